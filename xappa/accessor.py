@@ -1,0 +1,129 @@
+"""The accessor ``.appa``: explicit signatures that delegate to the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from xappa.diffusion.sampling import Sampler
+    from xappa.models.base import Model
+    from xappa.models.settings import Guidance
+    from xappa.observe import ObservationOperator
+
+__all__ = ["AppaAccessor"]
+
+
+@xr.register_dataset_accessor("appa")
+class AppaAccessor:
+    """Generative data assimilation on a Dataset; printing it says what was recognised.
+
+    Parameters
+    ----------
+    ds
+        The Dataset.
+
+    Examples
+    --------
+    >>> import xappa
+    >>> print(xappa.testing.weather(times=8).appa)  # doctest: +ELLIPSIS
+    <xappa on a Dataset>
+        time       time, 8 states every 6 hours...
+    """
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._obj = ds
+
+    def __repr__(self) -> str:
+        from xappa.tasks.report import text
+
+        return text(self._obj)
+
+    def _repr_html_(self) -> str:
+        from xappa.tasks.report import html
+
+        return html(self._obj)
+
+    def assimilate(
+        self,
+        obs: Any,
+        model: Model | str | Path | None = None,
+        *,
+        members: int | None = None,
+        seed: int | None = None,
+        method: str = "exact",
+        error: Any = None,
+        background_error: Any = None,
+        background_error_scale: float | Mapping[str, float] | None = None,
+        sampler: Sampler | Callable[[Any], Any] | None = None,
+        guidance: Guidance | None = None,
+        progress: bool | None = None,
+    ) -> xr.Dataset:
+        """Draw an ensemble from the posterior of the state given observations.
+
+        The Dataset gives the window, the grid and the labels, and with a background error the
+        background. See `xappa.tasks.assimilate.assimilate` for the parameters, what is returned,
+        and what is raised.
+        """
+        from xappa.tasks.assimilate import assimilate
+
+        return assimilate(
+            self._obj,
+            obs,
+            model,
+            members=members,
+            seed=seed,
+            method=method,
+            error=error,
+            background_error=background_error,
+            background_error_scale=background_error_scale,
+            sampler=sampler,
+            guidance=guidance,
+            progress=progress,
+        )
+
+    def operator(self, obs: Any, *, error: Any = None) -> ObservationOperator:
+        """Return the observation operator that the metadata of ``obs`` define.
+
+        See `xappa.tasks.observe.observation_operator`.
+        """
+        from xappa.tasks.observe import observation_operator
+
+        return observation_operator(self._obj, obs, error=error)
+
+    def observe(self, network: Any, *, seed: int | None = None, error: Any = None) -> Any:
+        """Simulate the observations that a network would make of the Dataset, with their noise.
+
+        See `xappa.tasks.observe.observe`.
+        """
+        from xappa.tasks.observe import observe
+
+        return observe(self._obj, network, seed=seed, error=error)
+
+    def encode(self, model: Model | str | Path | None = None) -> xr.Dataset:
+        """Encode the states to latents; see `xappa.tasks.encode.encode`."""
+        from xappa.tasks.encode import encode
+
+        return encode(self._obj, model)
+
+    def decode(self, model: Model | str | Path | None = None) -> xr.Dataset:
+        """Decode latents to states; see `xappa.tasks.encode.decode`."""
+        from xappa.tasks.encode import decode
+
+        return decode(self._obj, model)
+
+    def forecast(
+        self,
+        model: Model | str | Path | None = None,
+        *,
+        lead: Any,
+        members: int | None = None,
+        seed: int | None = None,
+    ) -> xr.Dataset:
+        """Draw an ensemble of what follows the last states; see `xappa.tasks.forecast.forecast`."""
+        from xappa.tasks.forecast import forecast
+
+        return forecast(self._obj, model, lead=lead, members=members, seed=seed)

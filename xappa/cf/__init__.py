@@ -1,0 +1,31 @@
+"""CF metadata: which coordinate plays which role, what a variable holds, and when."""
+
+from __future__ import annotations
+
+from xappa.cf.axes import Axes, find_axes, standard_name
+from xappa.cf.quantity import Quantity, identify, is_surface
+from xappa.cf.times import (
+    canonical_calendar,
+    convert_calendar,
+    from_seconds,
+    phase,
+    timedelta_seconds,
+    to_seconds,
+)
+from xappa.cf.vertical import pressure_levels
+
+__all__ = [
+    "Axes",
+    "Quantity",
+    "canonical_calendar",
+    "convert_calendar",
+    "find_axes",
+    "from_seconds",
+    "identify",
+    "is_surface",
+    "phase",
+    "pressure_levels",
+    "standard_name",
+    "timedelta_seconds",
+    "to_seconds",
+]

@@ -1,0 +1,188 @@
+"""Bundles on disk: a folder with ``model.json``, ``weights.safetensors`` and ``statistics.nc``.
+
+Nothing in a bundle is code. Opening one checks the format, that the files are whole (by SHA-256),
+and that the model built from them has the hash that was written: a damaged or foreign folder gives
+an error, never a silent fallback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from xappa.bridge import StateSpec
+from xappa.errors import BundleError
+
+if TYPE_CHECKING:
+    from xappa.models.base import Model
+
+__all__ = ["FORMAT", "load", "save"]
+
+FORMAT = 1
+_JSON, _WEIGHTS, _STATISTICS = "model.json", "weights.safetensors", "statistics.nc"
+
+
+def save(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a model as a bundle; see `Model.save`."""
+    from importlib.metadata import version
+
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise BundleError(
+            "the folder exists already",
+            where=str(path),
+            remedy="choose another path, or pass overwrite=True",
+        )
+    if path.exists() and not (path / _JSON).is_file():
+        raise BundleError(
+            "what exists there is not a bundle, and is not overwritten",
+            where=str(path),
+            expected=f"a folder with {_JSON}",
+            remedy="choose another path",
+        )
+    # Written beside its final place and moved there whole: a full disk leaves the old bundle alone.
+    draft = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        draft.mkdir(parents=True)
+        _write_arrays(model, draft)
+        document = {
+            "xappa_bundle": FORMAT,
+            "kind": model.kind,
+            "name": model.name,
+            "hash": model.hash,
+            "spec": model.spec.to_dict(),
+            "blanket": model.blanket,
+            "latent_size": model.latent_size,
+            "arguments": model.arguments,
+            "provenance": model.provenance,
+            "scores": model.scores,
+            "files": {name: _sha256(draft / name) for name in (_WEIGHTS, _STATISTICS)},
+            "written_by": f"xappa {version('xappa')}",
+        }
+        (draft / _JSON).write_text(json.dumps(document, indent=2, default=str) + "\n")
+        if path.exists():
+            shutil.rmtree(path)
+        draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return path
+
+
+def _write_arrays(model: Model, folder: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in model.weights.items()}
+    save_file(arrays, folder / _WEIGHTS)
+    model.statistics.to_netcdf(folder / _STATISTICS, engine="h5netcdf")
+
+
+def load(path: str | Path) -> Model:
+    """Open a bundle.
+
+    Parameters
+    ----------
+    path
+        The folder.
+
+    Raises
+    ------
+    BundleError
+        If the folder does not exist, is not a bundle, is damaged, or was written in a format that
+        this version cannot read.
+    """
+    path = Path(path)
+    document = _read_document(path)
+    for name, digest in document["files"].items():
+        if not (path / name).is_file():
+            raise BundleError("a file of the bundle is missing", where=str(path / name))
+        if _sha256(path / name) != digest:
+            raise BundleError(
+                "a file of the bundle is damaged: its checksum differs",
+                where=str(path / name),
+                expected=f"sha256 {digest[:16]}…",
+                remedy="copy the bundle again, or make it again",
+            )
+    model = _build(path, document)
+    if model.hash != document["hash"]:
+        raise BundleError(
+            "the bundle does not hold the model that it says it holds",
+            where=str(path / _JSON),
+            expected=f"hash {document['hash'][:16]}…",
+            got=f"hash {model.hash[:16]}…",
+            remedy="make the bundle again; its description was edited",
+        )
+    return model
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    remedy = "pass the path of a folder written by model.save"
+    if not path.is_dir():
+        raise BundleError("there is no such folder", where=str(path), remedy=remedy)
+    try:
+        document = json.loads((path / _JSON).read_text())
+    except FileNotFoundError:
+        raise BundleError(
+            "the folder is not a bundle", where=str(path), expected=_JSON, remedy=remedy
+        ) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BundleError(
+            f"{_JSON} cannot be read", where=str(path / _JSON), got=str(error), remedy=remedy
+        ) from error
+    keys = {"kind", "name", "hash", "spec", "arguments", "provenance", "scores", "files"}
+    if not isinstance(document, dict) or "xappa_bundle" not in document:
+        raise BundleError("the folder is not a bundle of xappa", where=str(path), remedy=remedy)
+    if document["xappa_bundle"] != FORMAT:
+        raise BundleError(
+            "the bundle has another format",
+            where=str(path / _JSON),
+            expected=f"format {FORMAT}",
+            got=f"format {document['xappa_bundle']}",
+            remedy="update xappa, or save the bundle again with this version",
+        )
+    if missing := sorted(keys - set(document)):
+        raise BundleError(f"{_JSON} lacks entries", where=str(path), got=", ".join(missing))
+    return document
+
+
+def _build(path: Path, document: dict[str, Any]) -> Model:
+    import xarray as xr
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from xappa.models.kinds import KINDS
+
+    if document["kind"] not in KINDS:
+        raise BundleError(
+            "the bundle holds a kind of model that is not known",
+            where=str(path / _JSON),
+            expected=", ".join(sorted(KINDS)),
+            got=document["kind"],
+            remedy="update xappa",
+        )
+    try:
+        weights = load_file(path / _WEIGHTS)
+        with xr.open_dataset(path / _STATISTICS, engine="h5netcdf") as opened:
+            statistics = opened.load()
+        return KINDS[document["kind"]].rebuild(
+            StateSpec.from_dict(document["spec"]),
+            document["arguments"],
+            weights,
+            statistics,
+            name=document["name"],
+            provenance=document["provenance"],
+            scores=document["scores"],
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise BundleError(
+            "the bundle cannot be read", where=str(path), got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

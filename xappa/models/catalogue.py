@@ -1,0 +1,168 @@
+"""The catalogue: models that are at hand by name, and the rules by which a task finds its model.
+
+At hand are the bundles that come with xappa, those in the folders of the environment variable
+``XAPPA_MODEL_PATH``, and the models that were fitted, trained or opened in this session.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import xarray as xr
+
+from xappa.bridge import Layout
+from xappa.errors import BundleError, NoModelError, XappaError
+from xappa.models.base import Model
+from xappa.models.bundle import load
+from xappa.options import get_option
+
+__all__ = ["catalogue", "open_model", "remember", "resolve"]
+
+_SESSION: WeakValueDictionary[str, Model] = WeakValueDictionary()
+_OPENED: dict[Path, Model] = {}
+
+
+def remember(model: Model) -> Model:
+    """Make a model known to this session, under its hash."""
+    _SESSION[model.label] = model
+    return model
+
+
+def catalogue() -> dict[str, Path]:
+    """Return the bundles at hand: name to folder."""
+    folders = [Path(__file__).with_name("bundled")]
+    folders += [Path(p) for p in os.environ.get("XAPPA_MODEL_PATH", "").split(os.pathsep) if p]
+    return {
+        found.parent.name: found.parent
+        for folder in reversed(folders)
+        if folder.is_dir()
+        for found in sorted(folder.glob("*/model.json"))
+    }
+
+
+def open_model(name: str | Path) -> Model:
+    """Open a model by its name in the catalogue or by the path of its bundle.
+
+    Parameters
+    ----------
+    name
+        A name in the catalogue, or the path of a folder written by ``model.save``.
+
+    Returns
+    -------
+    Model
+        The model; a bundle that is open already is not read again.
+
+    Raises
+    ------
+    BundleError
+        If there is neither such a name nor such a folder, or the bundle is damaged.
+    """
+    known = catalogue()
+    path = known.get(str(name), Path(name)).resolve()
+    if str(name) not in known and not path.is_dir():
+        raise BundleError(
+            f"there is no model {str(name)!r}",
+            where="xappa.open_model",
+            expected=f"a name in the catalogue ({', '.join(known) or 'which is empty'}), "
+            "or the path of a bundle",
+            remedy="fit a model with xappa.fit_gaussian(ds), and keep it with model.save(path)",
+        )
+    if str(name) in known:
+        if path not in _OPENED:
+            _OPENED[path] = load(path)
+        return remember(_OPENED[path])
+    return remember(load(path))
+
+
+def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, str]:
+    """Find the model of a task.
+
+    In this order: the argument; the attribute ``xappa_model`` of the Dataset, if it names a model
+    at hand with that hash; the option ``model``; the only model of the catalogue that fits.
+
+    Parameters
+    ----------
+    model
+        The argument of the task.
+    ds
+        The Dataset that the model must fit.
+
+    Returns
+    -------
+    tuple of Model and str
+        The model, and how it was found.
+
+    Raises
+    ------
+    NoModelError
+        If none is found, or several fit: lists the candidates and the remedies.
+    ArgumentError, BundleError
+        If the argument is not a model, or cannot be opened.
+    """
+    if model is not None:
+        return _as_model(model), "argument"
+    label = ds.attrs.get("xappa_model")
+    if isinstance(label, str) and (found := _by_label(label)) is not None:
+        return found, "attribute xappa_model"
+    if (option := get_option("model")) is not None:
+        return _as_model(option), "xappa.set_options"
+    fitting, reasons = _fitting(ds)
+    if len(fitting) == 1:
+        return fitting[0], "only model of the catalogue that fits"
+    if fitting:
+        what, listed = "several models fit", ", ".join(m.name for m in fitting)
+    else:
+        what, listed = "no model fits", "\n".join(reasons) or "the catalogue is empty"
+    raise NoModelError(
+        f"no model was given, and {what}",
+        where="model=None",
+        expected="a model, the attribute xappa_model of a model at hand, or set_options(model=...)",
+        got=listed,
+        remedy="fit one with xappa.fit_gaussian(training_data); open one with xappa.open_model; "
+        "start from model.template(start, stop); or bring the data to a model's grid with "
+        "ds.appa.regrid_like(model)",
+    )
+
+
+def _as_model(model: Any) -> Model:
+    from xappa.errors import ArgumentError
+
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, (str, Path)):
+        return open_model(model)
+    raise ArgumentError(
+        "model is not a model",
+        where="model=",
+        expected="a model, its name in the catalogue, or the path of its bundle",
+        got=type(model).__name__,
+        remedy="pass what xappa.open_model or xappa.fit_gaussian returns",
+    )
+
+
+def _by_label(label: str) -> Model | None:
+    """Find a model by name and hash among those at hand; a path in an attribute opens nothing."""
+    if label in _SESSION:
+        return _SESSION[label]
+    name = label.partition(" ")[0]
+    if name in catalogue():
+        model = open_model(name)
+        return model if model.label == label else None
+    return None
+
+
+def _fitting(ds: xr.Dataset) -> tuple[list[Model], list[str]]:
+    fitting, reasons = [], []
+    for name in catalogue():
+        try:
+            model = open_model(name)
+            Layout.of(ds, model.spec)
+        except (XappaError, ExceptionGroup) as error:
+            reasons.append(f"{name}: {error}")
+        else:
+            fitting.append(model)
+    return fitting, reasons

@@ -1,0 +1,76 @@
+r"""EOFs as an autoencoder: :math:`z = (E^\top W E)^{-1} E^\top W a` and :math:`a = E z`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EOFAutoencoder"]
+
+
+class EOFAutoencoder(nn.Module):
+    """Encode anomalies to standardised principal components, and decode them.
+
+    Parameters
+    ----------
+    eofs
+        E, shape (P, M).
+    residual
+        Variance that the EOFs leave, shape (P,); NaN where a point is not part of the state.
+    weight
+        W, shape (P,).
+    """
+
+    eofs: Tensor
+    weight: Tensor
+
+    def __init__(self, eofs: np.ndarray, residual: np.ndarray, weight: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("eofs", torch.as_tensor(eofs))
+        self.register_buffer("weight", torch.as_tensor(weight))
+        self._residual = residual
+        weighted = eofs.astype(np.float64) * weight[:, None]
+        self._gram = eofs.T.astype(np.float64) @ weighted
+
+    def encode(self, anomalies: Tensor) -> Tensor:
+        """Map complete anomalies of shape (..., P) to components (..., M), float64."""
+        right = (anomalies.double() * self.weight.double()) @ self.eofs.double()
+        gram = torch.as_tensor(self._gram, device=right.device)
+        return torch.linalg.solve(gram, right.unsqueeze(-1)).squeeze(-1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Map components of shape (..., M) to anomalies (..., P)."""
+        return latents @ self.eofs.to(latents).mT
+
+    def encode_array(self, anomalies: np.ndarray) -> np.ndarray:
+        """Map anomalies of shape (N, P), with NaN where missing, to components (N, M)."""
+        present = np.isfinite(anomalies)
+        wanted = np.isfinite(self._residual) & (self.weight > 0)
+        out = np.empty((len(anomalies), self.eofs.shape[1]))
+        complete = present[:, wanted].all(axis=1)
+        if complete.any():
+            filled = np.where(present[complete], anomalies[complete], 0.0)
+            out[complete] = self.encode(torch.as_tensor(filled)).numpy()
+        for i in np.flatnonzero(~complete):
+            out[i] = self._expected(anomalies[i], present[i] & wanted)
+        return out
+
+    def decode_array(self, latents: np.ndarray) -> np.ndarray:
+        """Map components (..., M) to anomalies (..., P), NaN where a point is not of the state."""
+        anomalies = self.decode(torch.as_tensor(np.asarray(latents, dtype=np.float64))).numpy()
+        anomalies[..., ~np.isfinite(self._residual)] = np.nan
+        return anomalies
+
+    def _expected(self, anomaly: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """Expected components given part of a state: (I + Eᵀ D⁻¹ E)⁻¹ Eᵀ D⁻¹ a there."""
+        eofs = self.eofs.numpy()[present].astype(np.float64)
+        size = eofs.shape[1]
+        if not len(eofs):
+            return np.zeros(size)
+        floor = 1e-6 * np.einsum("pm,pm->p", eofs, eofs).mean()
+        weighted = eofs.T / np.maximum(self._residual[present].astype(np.float64), floor)
+        result: np.ndarray = np.linalg.solve(
+            np.eye(size) + weighted @ eofs, weighted @ anomaly[present]
+        )
+        return result

@@ -1,0 +1,10 @@
+"""The kinds of models that a bundle can hold."""
+
+from __future__ import annotations
+
+from xappa.models.base import Model
+from xappa.models.gaussian import GaussianModel
+
+__all__ = ["KINDS"]
+
+KINDS: dict[str, type[Model]] = {kind.kind: kind for kind in (GaussianModel,)}

@@ -1,0 +1,63 @@
+"""Settings of the posterior sampling methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xappa.errors import ArgumentError
+
+__all__ = ["METHODS", "Guidance"]
+
+METHODS = ("exact", "mmps", "jfps", "sda", "dps")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How observations guide the draws.
+
+    Parameters
+    ----------
+    solver
+        Krylov solver of ``mmps`` and ``jfps``: ``"cg"``, or ``"gmres"`` where Jacobians are not
+        symmetric.
+    iterations
+        The most Krylov iterations; None for as many as observations, at most 100.
+    rtol
+        Relative residual at which a member's solve stops.
+    gamma
+        Of ``sda``, see `xappa.diffusion.guidance.SDADenoiser`.
+    zeta
+        Of ``dps``, see `xappa.diffusion.sampling.DPSSampler`.
+    square_root
+        For ``exact``: whether to draw by the exact square root instead of perturbed observations.
+
+    Examples
+    --------
+    >>> Guidance(iterations=1).iterations
+    1
+    """
+
+    solver: str = "cg"
+    iterations: int | None = None
+    rtol: float = 1e-2
+    gamma: float = 0.05
+    zeta: float = 1.0
+    square_root: bool = False
+
+    def __post_init__(self) -> None:
+        checks = {
+            "solver": self.solver in ("cg", "gmres"),
+            "iterations": self.iterations is None or self.iterations >= 1,
+            "rtol": 0 <= self.rtol < 1,
+            "gamma": self.gamma >= 0,
+            "zeta": self.zeta >= 0,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise ArgumentError(
+                    f"guidance has a bad {name}",
+                    where="guidance=",
+                    expected="solver 'cg' or 'gmres', iterations >= 1, 0 <= rtol < 1, gamma >= 0, "
+                    "zeta >= 0",
+                    got=f"{name}={getattr(self, name)!r}",
+                )

@@ -1,0 +1,76 @@
+"""Empty Datasets on a model's grid: where to assimilate when there is no background."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from xappa.cf import convert_calendar, from_seconds, to_seconds
+from xappa.errors import TimeStepError
+from xappa.models.statistics import coordinates, level_coordinates, variable_attrs
+
+if TYPE_CHECKING:
+    from xappa.models.base import Model
+
+__all__ = ["template"]
+
+
+def template(model: Model, start: Any, stop: Any = None) -> xr.Dataset:
+    """Return an empty Dataset on the model's grid; see `Model.template`."""
+    import dask.array as da
+
+    spec = model.spec
+    seconds = _times(model, start, stop)
+    levels = level_coordinates(spec)
+    time_attrs = {"standard_name": "time", "axis": "T"}
+    coords = {
+        "time": ("time", from_seconds(seconds, spec.calendar), time_attrs),
+        **dict(levels.values()),
+        **coordinates(spec),
+    }
+    variables = {}
+    for variable in spec.variables:
+        dims = ("time", "latitude", "longitude")
+        if variable in levels:
+            dims = ("time", levels[variable][0], "latitude", "longitude")
+        shape = tuple(np.size(coords[dim][1]) for dim in dims)
+        attrs = variable_attrs(variable)
+        data = da.full(shape, np.nan, dtype=np.float32)
+        variables[variable.name] = xr.Variable(dims, data, attrs)
+    out = xr.Dataset(variables, coords)
+    heights = {variable.height for variable in spec.variables}
+    if len(heights) == 1 and (height := heights.pop()) is not None:
+        # A scalar coordinate belongs to every variable, so that it must be true of all of them.
+        attrs = {"standard_name": "height", "units": "m", "positive": "up"}
+        out = out.assign_coords(height=((), height, attrs))
+    out.attrs = {"Conventions": "CF-1.11", "xappa_model": model.label}
+    return out
+
+
+def _times(model: Model, start: Any, stop: Any) -> np.ndarray:
+    calendar = model.spec.calendar
+    first = _seconds(start, calendar)
+    last = first if stop is None else _seconds(stop, calendar)
+    step = model.spec.time_step
+    if last < first:
+        raise TimeStepError("the template would end before it starts", got=f"{start} to {stop}")
+    if last == first:
+        return np.array([first])
+    if step is None:
+        raise TimeStepError(
+            "the model has no time step, so that its templates have a single time",
+            where="model.template",
+            expected="stop=None",
+            got=str(stop),
+        )
+    return first + step * np.arange(int((last - first) / step + 1e-6) + 1)
+
+
+def _seconds(time: Any, calendar: str) -> float:
+    if hasattr(time, "calendar"):
+        values = xr.DataArray(np.array([time], dtype=object), dims="time")
+        return float(to_seconds(values)[0][0])
+    seconds = np.datetime64(str(time), "ns").astype("int64") / 1e9
+    return float(convert_calendar(np.array([seconds]), "proleptic_gregorian", calendar)[0])

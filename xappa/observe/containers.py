@@ -1,0 +1,173 @@
+"""From what the user passes as ``obs`` to a flat list of observation arrays.
+
+``obs`` may be a DataArray, a Dataset (whose ancillary variables, bounds and identifiers are no
+observations), or lists, tuples and dicts of them, nested as one likes. Lazy observations are
+loaded here, once, into copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import xarray as xr
+
+from xappa import units
+from xappa.cf.names import COORDINATE_NAMES
+from xappa.errors import ObservationTypeError
+from xappa.observe.ancillary import ancillary_names, is_companion
+from xappa.observe.spec import Place
+
+__all__ = ["Found", "collect"]
+
+STRUCTURAL = ("cf_role", "sample_dimension", "instance_dimension", "grid_mapping_name")
+"""Attributes of variables that organise a file and are not observations."""
+POSITIONS = ("latitude", "longitude", "time")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One observation array and where it was found.
+
+    Parameters
+    ----------
+    array
+        Loaded, without pint.
+    dataset
+        The Dataset that it comes from, loaded, with its ancillary variables.
+    place
+        The way to it inside ``obs``.
+    name
+        Unique among the arrays.
+    quantified
+        Its pint units and those of its coordinates, by name, where it held quantities.
+    """
+
+    array: xr.DataArray
+    dataset: xr.Dataset | None
+    place: tuple[Place, ...]
+    name: str
+    quantified: Mapping[Hashable, Any]
+
+    @property
+    def where(self) -> str:
+        """How messages call it."""
+        return f"observations {self.name!r}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names under which ``error=`` may know it."""
+        own, standard = self.array.name, self.array.attrs.get("standard_name")
+        listed = (self.name, own, standard)
+        return tuple(dict.fromkeys(str(name) for name in listed if name is not None))
+
+
+def collect(obs: Any) -> list[Found]:
+    """Find the observation arrays in what the user passed.
+
+    Parameters
+    ----------
+    obs
+        DataArray, Dataset, or lists, tuples and dicts of them.
+
+    Returns
+    -------
+    list of Found
+        With unique names; a repeated name gets a number.
+
+    Raises
+    ------
+    ObservationTypeError
+        If something else is found anywhere.
+
+    Examples
+    --------
+    >>> [found.name for found in collect([xr.DataArray(1.0, name="t"), xr.DataArray(2.0)])]
+    ['t', 'observations']
+    """
+    taken: set[str] = set()
+    result = []
+    for found in _walk(obs, (), None):
+        name, number = found.name, 1
+        while name in taken:
+            number += 1
+            name = f"{found.name}_{number}"
+        taken.add(name)
+        result.append(replace(found, name=name))
+    return result
+
+
+def _walk(obs: Any, place: tuple[Place, ...], key: str | None) -> Iterator[Found]:
+    if isinstance(obs, xr.DataArray):
+        if obs.dtype.kind not in "fiu" and not units.is_quantified(obs):
+            raise _not_observations(obs, place, f"a DataArray of dtype {obs.dtype}")
+        loaded, quantified = _plain(obs)
+        yield Found(loaded, None, place, key or str(obs.name or "observations"), quantified)
+    elif isinstance(obs, xr.Dataset):
+        loaded, quantified = _plain(obs)
+        loaded = _with_positions(loaded)
+        for name in _observed(loaded):
+            step = Place("dataset", name, dict(obs.attrs))
+            label = str(name) if key is None else f"{key}/{name}"
+            yield Found(loaded[name], loaded, (*place, step), label, quantified)
+    elif isinstance(obs, Mapping):
+        for entry, value in obs.items():
+            label = str(entry) if key is None else f"{key}/{entry}"
+            yield from _walk(value, (*place, Place("dict", entry)), label)
+    elif isinstance(obs, (list, tuple)):
+        kind = "tuple" if isinstance(obs, tuple) else "list"
+        for i, value in enumerate(obs):
+            yield from _walk(value, (*place, Place(kind, i)), key)
+    else:
+        raise _not_observations(obs, place, f"{type(obs).__module__}.{type(obs).__qualname__}")
+
+
+def _not_observations(obs: Any, place: tuple[Place, ...], got: str) -> ObservationTypeError:
+    inside = "".join(f"[{step.key!r}]" for step in place)
+    return ObservationTypeError(
+        f"obs{inside} is no array of observations",
+        where=f"obs{inside}",
+        expected="a numeric DataArray, a Dataset, or a list, tuple or dict of them",
+        got=got,
+        remedy="label the values: xr.DataArray(values, dims='station', coords=dict(latitude=…, "
+        "longitude=…, time=…), attrs=dict(standard_name=…, units=…))",
+    )
+
+
+def _plain(obs: Any) -> tuple[Any, dict[Hashable, Any]]:
+    """Return a loaded copy without pint, and the pint units that it had."""
+    return units.dequantify(obs).compute(), units.quantified_units(obs)
+
+
+def _with_positions(dataset: xr.Dataset) -> xr.Dataset:
+    """Make coordinates of positions and names that a file leaves as variables."""
+    positions = []
+    for name, variable in dataset.data_vars.items():
+        if "cf_role" in variable.attrs or variable.dtype.kind in "OSU":
+            positions.append(name)  # names of stations stay with what the stations observe
+            continue
+        standard = variable.attrs.get("standard_name")
+        named = any(str(name).lower() in COORDINATE_NAMES[role] for role in POSITIONS)
+        if standard in POSITIONS or (standard is None and named):
+            positions.append(name)
+    return dataset.set_coords(positions)
+
+
+def _observed(dataset: xr.Dataset) -> list[Any]:
+    """Return the names of the variables that are observations."""
+    aside: set[str] = set()
+    for variable in dataset.variables.values():
+        about = {**variable.encoding, **variable.attrs}
+        for key in ("bounds", "climatology", "grid_mapping"):
+            aside.update(str(about.get(key, "")).split())
+    for data in dataset.data_vars.values():
+        aside.update(ancillary_names(data))
+    return [
+        name
+        for name, data in dataset.data_vars.items()
+        if str(name) not in aside
+        and data.dtype.kind in "fiu"
+        and not is_companion(data)
+        and not any(key in data.attrs for key in STRUCTURAL)
+    ]

@@ -1,0 +1,201 @@
+"""From the observed quantity to state variables: interpolation, or a registered operator.
+
+The attribute ``xappa_operator`` decides; without it, a quantity that the state holds is
+interpolated, and one that it does not hold is computed by the operator registered under its
+standard name. Whether a variable on levels or one at a single level is meant follows from the
+observation's coordinates: a scalar ``height`` asks for the single level, a pressure for levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from xappa.cf import Quantity, identify
+from xappa.errors import CoordinateError, OperatorError, UnknownQuantityError
+from xappa.observe.registry import RegisteredOperator, get_operator, registered_operators
+
+if TYPE_CHECKING:
+    from xappa.bridge import StateSpec, VariableSpec
+
+__all__ = ["Match", "match_quantity"]
+
+OPERATOR_ATTRIBUTE = "xappa_operator"
+HEIGHT_TOLERANCE = 1.0
+"""Metres by which the heights of two near-surface quantities may differ (1.5 m and 2 m)."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What an observation array measures, in terms of the state."""
+
+    quantity: str
+    operator: str
+    inputs: tuple[VariableSpec, ...]
+    units: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    guesses: tuple[str, ...] = ()
+
+
+def match_quantity(array: xr.DataArray, state: StateSpec, *, on_levels: bool, where: str) -> Match:
+    """Find the operator and its inputs for one observation array.
+
+    Parameters
+    ----------
+    array
+        The observations, with their attributes.
+    state
+        What the state holds.
+    on_levels
+        Whether the array has a pressure coordinate.
+    where
+        How messages call the array.
+
+    Raises
+    ------
+    UnknownQuantityError
+        If the quantity is neither in the state nor registered.
+    OperatorError
+        If ``xappa_operator`` names an unknown operator.
+    CoordinateError
+        If the vertical coordinate that tells candidates apart is missing.
+    """
+    quantity, guess = identify(array)
+    guesses = [] if guess is None else [guess]
+    asked = array.attrs.get(OPERATOR_ATTRIBUTE)
+    if asked is not None and asked != "identity":
+        return _registered(get_operator(str(asked), where=where), array, quantity, state, on_levels)
+    if quantity is not None:
+        named = [v for v in state.variables if v.standard_name == quantity.standard_name]
+        if named:
+            chosen, more = _choose(named, quantity, on_levels, where)
+            guesses += more
+            return Match(
+                quantity.standard_name, "identity", (chosen,), chosen.units, {}, tuple(guesses)
+            )
+    for variable in state.variables:
+        if variable.name == array.name and (quantity is None or variable.standard_name is None):
+            guesses.append(f"taken for the state's {variable.name!r} by its name alone")
+            _choose([variable], None, on_levels, where)
+            label = variable.standard_name or variable.name
+            return Match(label, "identity", (variable,), variable.units, {}, tuple(guesses))
+    if asked is None and quantity is not None and quantity.standard_name in registered_operators():
+        operator = get_operator(quantity.standard_name)
+        return _registered(operator, array, quantity, state, on_levels)
+    raise _unknown(array, quantity, state, where)
+
+
+def _registered(
+    operator: RegisteredOperator,
+    array: xr.DataArray,
+    quantity: Quantity | None,
+    state: StateSpec,
+    on_levels: bool,
+) -> Match:
+    """Match each input of a registered operator."""
+    where = f"observations {str(array.name)!r}, operator {operator.name!r}"
+    inputs, guesses = [], []
+    for standard_name, _ in operator.inputs:
+        named = [v for v in state.variables if v.standard_name == standard_name]
+        if not named:
+            raise OperatorError(
+                f"operator {operator.name!r} needs {standard_name}, which the state lacks",
+                where=where,
+                expected=", ".join(name for name, _ in operator.inputs),
+                got=_held(state),
+                remedy="use a state with these variables, or leave out the observations",
+            )
+        height = None if quantity is None else quantity.height
+        chosen, more = _choose(named, Quantity(standard_name, height, ""), on_levels, where)
+        inputs.append(chosen)
+        guesses += more
+    prefix = f"{OPERATOR_ATTRIBUTE}_"
+    parameters = {
+        str(key).removeprefix(prefix): value.item() if isinstance(value, np.generic) else value
+        for key, value in array.attrs.items()
+        if str(key).startswith(prefix)
+    }
+    name = operator.name if quantity is None else quantity.standard_name
+    return Match(name, operator.name, tuple(inputs), operator.units, parameters, tuple(guesses))
+
+
+def _choose(
+    named: list[VariableSpec], quantity: Quantity | None, on_levels: bool, where: str
+) -> tuple[VariableSpec, list[str]]:
+    """Choose among variables of one standard name by the observation's vertical coordinate."""
+    layered = [variable for variable in named if variable.levels is not None]
+    single = [variable for variable in named if variable.levels is None]
+    height = None if quantity is None else quantity.height
+    what = "the quantity" if quantity is None else quantity.standard_name
+    if height is not None:
+        near = [v for v in single if v.height is not None]
+        if near:
+            best = min(near, key=lambda v: abs((v.height or 0.0) - height))
+            gap = abs((best.height or 0.0) - height)
+            if gap <= HEIGHT_TOLERANCE:
+                said = f"observed at {height:g} m, compared with {best.name!r} at {best.height:g} m"
+                return best, [said] if gap else []
+            raise _vertical_error(named, what, f"height {height:g} m", where)
+        if not on_levels and single and len(single) == 1:
+            return single[0], [
+                f"height {height:g} m is not known of the state's {single[0].name!r}"
+            ]
+    if on_levels:
+        if layered:
+            return layered[0], []
+        if len(single) == 1:
+            return single[0], [
+                f"{single[0].name!r} is at a single level: the pressure coordinate is not used"
+            ]
+    elif len(single) == 1:
+        return single[0], []
+    got = "a pressure coordinate" if on_levels else "no pressure coordinate and no scalar height"
+    raise _vertical_error(named, what, got, where)
+
+
+def _vertical_error(named: list[VariableSpec], what: str, got: str, where: str) -> CoordinateError:
+    return CoordinateError(
+        f"the vertical position of {where} does not choose one {what} of the state",
+        where=where,
+        expected="; or ".join(_place(variable) for variable in named),
+        got=got,
+        remedy="give the observations a pressure coordinate (standard_name air_pressure, with "
+        "units), or a scalar coordinate 'height' in metres if they are near the ground",
+    )
+
+
+def _place(variable: VariableSpec) -> str:
+    if variable.levels is not None:
+        low, high = min(variable.levels) / 100, max(variable.levels) / 100
+        many = f"{len(variable.levels)} levels, {high:g} to {low:g} hPa"
+        return f"{variable.name!r} on {many if len(variable.levels) > 1 else f'{high:g} hPa'}"
+    at = "a single level" if variable.height is None else f"{variable.height:g} m"
+    return f"{variable.name!r} at {at}"
+
+
+def _held(state: StateSpec) -> str:
+    return "; ".join(
+        f"{variable.standard_name or 'no standard name'} ({_place(variable)})"
+        for variable in state.variables
+    )
+
+
+def _unknown(
+    array: xr.DataArray, quantity: Quantity | None, state: StateSpec, where: str
+) -> UnknownQuantityError:
+    given = array.attrs.get("standard_name")
+    got = f"name {array.name!r}, standard_name {given!r}"
+    what = f"{array.name or 'the array'}" if quantity is None else quantity.standard_name
+    return UnknownQuantityError(
+        f"{what} is neither a variable of the state nor a registered quantity",
+        where=where,
+        expected=f"of the state: {_held(state)}; registered operators: "
+        f"{', '.join(registered_operators()) or 'none'}",
+        got=got,
+        remedy="set the attribute standard_name to one of these, or register the quantity with "
+        "@xappa.register_operator; a variable that is no observation can be dropped, or made a "
+        "coordinate with set_coords",
+    )

@@ -1,0 +1,279 @@
+"""Reading observation arrays: CF metadata to `ObservationSpec`, with all problems told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from xappa import units
+from xappa.cf import Axes, convert_calendar, find_axes, pressure_levels, to_seconds
+from xappa.errors import CoordinateError, XappaError, raise_all
+from xappa.observe.ancillary import ancillary_names, is_companion, on_elements
+from xappa.observe.containers import Found, collect
+from xappa.observe.error import ERROR_COORDINATE, ErrorArgument, resolve_error, unused_error_names
+from xappa.observe.flags import rejected_by_flags
+from xappa.observe.matching import Match, match_quantity
+from xappa.observe.spec import ObservationSpec, Status
+
+if TYPE_CHECKING:
+    from xappa.bridge import StateSpec
+
+__all__ = ["read_observations"]
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class _Problems:
+    """Errors found so far, so that the user hears of all of them at once."""
+
+    errors: list[XappaError] = field(default_factory=list)
+
+    def attempt(self, read: Callable[..., _T], *args: Any, **kwargs: Any) -> _T | None:
+        """Call a function; where it raises, keep the error and return None."""
+        try:
+            return read(*args, **kwargs)
+        except XappaError as error:
+            self.errors.append(error)
+        except ExceptionGroup as group:
+            ours, others = group.split(XappaError)
+            if others is not None or ours is None:
+                raise
+            self.errors.extend(_leaves(ours))
+        return None
+
+
+def _leaves(group: BaseExceptionGroup[XappaError]) -> Iterator[XappaError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+@dataclass(frozen=True)
+class _Positions:
+    latitude: np.ndarray
+    longitude: np.ndarray
+    time: np.ndarray
+    has_time: bool
+    pressure: np.ndarray | None
+    guesses: tuple[str, ...]
+
+
+def read_observations(
+    obs: Any, state: StateSpec, *, error: ErrorArgument = None
+) -> tuple[ObservationSpec, ...]:
+    """Read what observation arrays say of themselves.
+
+    Parameters
+    ----------
+    obs
+        A DataArray; a Dataset, whose ancillary variables are no observations; or lists, tuples
+        and dicts of them. Lazy arrays are loaded once; nothing is changed.
+    state
+        The variables, levels, units, grid and calendar of the state.
+    error
+        Standard deviation of the observation errors: a number in the observation's units, a pint
+        quantity, a DataArray, or a dict by array name or standard name. It goes before what the
+        arrays say themselves.
+
+    Returns
+    -------
+    tuple of ObservationSpec
+        One per array, in order; empty if there is none.
+
+    Raises
+    ------
+    ObservationTypeError
+        If `obs` holds something else.
+    UnknownQuantityError, UnitsError, CoordinateError, ErrorCovarianceError, OperatorError
+        If an array cannot be understood; several problems come as one ExceptionGroup.
+    """
+    found = collect(obs)
+    problems = _Problems()
+    specs = [_read(item, state, error, problems) for item in found]
+    known = {name for item in found for name in item.names}
+    unused = unused_error_names(error, known)
+    raise_all(
+        problems.errors + ([] if unused is None else [unused]),
+        "the observations cannot be understood",
+    )
+    return tuple(spec for spec in specs if spec is not None)
+
+
+def _read(
+    found: Found, state: StateSpec, error: ErrorArgument, problems: _Problems
+) -> ObservationSpec | None:
+    """Read one array; what is wrong with it is added to the problems."""
+    array, where = found.array, found.where
+    positions = problems.attempt(_positions, array, state, where)
+    if positions is None:
+        return None
+    match = problems.attempt(
+        match_quantity, array, state, on_levels=positions.pressure is not None, where=where
+    )
+    if match is None:
+        return None
+    own = str(array.attrs.get("units") or match.units)
+    values = problems.attempt(_values, array, own, match.units, where)
+    std = problems.attempt(
+        resolve_error,
+        array,
+        found.dataset,
+        names=found.names,
+        obs_units=own,
+        state_units=match.units if values is not None else own,
+        error=error,
+    )
+    if values is None or std is None:
+        return None
+    return _spec(found, match, positions, own, values, std)
+
+
+def _spec(
+    found: Found,
+    match: Match,
+    positions: _Positions,
+    own_units: str,
+    values: np.ndarray,
+    std: np.ndarray,
+) -> ObservationSpec:
+    """Put the parts together and give each element its status."""
+    array = found.array
+    flagged, flag_guesses = rejected_by_flags(array, found.dataset)
+    status = np.zeros(array.size, np.int8)
+    status[~np.isfinite(std)] = Status.NO_ERROR
+    status[flagged] = Status.FLAGGED
+    status[np.isnan(values)] = Status.MISSING
+    layered = any(variable.levels is not None for variable in match.inputs)
+    guesses = (*positions.guesses, *match.guesses, *_unit_guess(array, own_units), *flag_guesses)
+    return ObservationSpec(
+        name=found.name,
+        quantity=match.quantity,
+        operator=match.operator,
+        parameters=match.parameters,
+        inputs=match.inputs,
+        units=own_units,
+        values=values,
+        error_std=np.where(np.isfinite(std), std, np.nan),
+        state_units=match.units,
+        latitude=positions.latitude,
+        longitude=positions.longitude,
+        time=positions.time,
+        pressure=positions.pressure if layered else None,
+        status=status,
+        template=_template(array, match, own_units),
+        guesses=tuple(dict.fromkeys((*guesses, *_method_guess(array)))),
+        has_time=positions.has_time,
+        quantified=found.quantified,
+        place=found.place,
+    )
+
+
+def _positions(array: xr.DataArray, state: StateSpec, where: str) -> _Positions:
+    """Return latitude, longitude, time and pressure of each element."""
+    axes = _axes(array, where)
+
+    def elements(name: str | None, numbers: np.ndarray | None = None) -> np.ndarray:
+        coordinate = array.coords[str(name)].reset_coords(drop=True)
+        if numbers is not None:
+            coordinate = xr.DataArray(
+                numbers.reshape(coordinate.shape), dims=coordinate.dims, name=coordinate.name
+            )
+        flat = on_elements(coordinate, array)
+        return np.array(flat, dtype=np.float64)
+
+    guesses = list(axes.guesses)
+    time = np.full(array.size, np.nan)
+    if axes.time is not None:
+        seconds, calendar = to_seconds(array.coords[axes.time])
+        time = elements(axes.time, np.asarray(seconds))
+        if calendar != state.calendar:
+            time = np.asarray(convert_calendar(time, calendar, state.calendar))
+            guesses.append(f"dates of calendar {calendar} are taken as dates of {state.calendar}")
+    else:
+        guesses.append("no time coordinate: the observations belong to the only state")
+    pressure = None
+    if axes.vertical is not None:
+        levels, guess = pressure_levels(array.coords[axes.vertical])
+        pressure = elements(axes.vertical, np.asarray(levels))
+        guesses += [] if guess is None else [guess]
+    latitude, longitude = elements(axes.latitude), elements(axes.longitude)
+    impossible = np.abs(latitude) > 90
+    if impossible.any():
+        guesses.append(f"{int(impossible.sum())} latitudes beyond a pole: rejected")
+        latitude[impossible] = np.nan
+    return _Positions(latitude, longitude, time, axes.time is not None, pressure, tuple(guesses))
+
+
+def _axes(array: xr.DataArray, where: str) -> Axes:
+    """Find the coordinates; those of errors and flags are no candidates."""
+    aside = [name for name, coord in array.coords.items() if is_companion(coord)]
+    bare = array.drop_vars({*aside, *ancillary_names(array), ERROR_COORDINATE}, errors="ignore")
+    # positions and times may vary along several dims: each such coordinate gets a dim of its own
+    wide = {
+        name: (f"xappa_{name}", coord.values.reshape(-1), coord.attrs, coord.encoding)
+        for name, coord in bare.coords.items()
+        if coord.ndim > 1
+    }
+    probe = bare.drop_vars(list(wide)).to_dataset(name="xappa_observations").assign_coords(wide)
+    axes = find_axes(probe, require=("latitude", "longitude"))
+    member = axes.member
+    if member is None:
+        return axes
+    placed = [array.coords[name] for name in (axes.latitude, axes.longitude, axes.time) if name]
+    if any(member in coord.dims for coord in placed):  # "sample", "number": no member after all
+        said = tuple(g for g in axes.guesses if not g.startswith(f"{member}: "))
+        return replace(axes, member=None, guesses=said)
+    raise CoordinateError(
+        f"{where} have a realization dimension",
+        where=f"dimension {member!r}",
+        expected="one observed value at each place and time",
+        got=f"{array.sizes[member]} members",
+        remedy=f"choose one with isel({member}=0)",
+    )
+
+
+def _values(array: xr.DataArray, own_units: str, state_units: str, where: str) -> np.ndarray:
+    """Return observed values in the state's units; NaN where missing."""
+    raw = np.array(array.values, dtype=np.float64).reshape(-1)
+    for key in ("_FillValue", "missing_value"):  # left in attrs if the file was not decoded
+        if key in array.attrs:
+            raw[np.isin(raw, np.asarray(array.attrs[key], dtype=np.float64))] = np.nan
+    raw[~np.isfinite(raw)] = np.nan
+    converted = units.convert(raw, own_units, state_units, where=where)
+    return np.asarray(converted, dtype=np.float64)
+
+
+def _unit_guess(array: xr.DataArray, units_taken: str) -> list[str]:
+    if array.attrs.get("units"):
+        return []
+    return [f"no units given: taken for {units_taken}, as in the state"]
+
+
+def _method_guess(array: xr.DataArray) -> list[str]:
+    methods = str(array.attrs.get("cell_methods", ""))
+    words = set(methods.replace(":", " ").split())
+    if not words & {"mean", "sum", "maximum", "minimum", "median", "mid_range", "range"}:
+        return []
+    return [f"cell_methods {methods!r}: compared with point values at the coordinates given"]
+
+
+def _template(array: xr.DataArray, match: Match, own_units: str) -> xr.DataArray:
+    """Return the labels of an array; its values are lazy and take no memory."""
+    import dask.array
+
+    dummy = dask.array.full(array.shape, np.nan, chunks=array.shape or -1, dtype=np.float64)
+    template = array.copy(data=dummy)
+    template.attrs = dict(array.attrs, units=own_units)
+    if template.attrs.get("standard_name", "unknown") == "unknown" and match.quantity:
+        template.attrs["standard_name"] = match.quantity
+    for key in ("_FillValue", "missing_value", "ancillary_variables"):
+        template.attrs.pop(key, None)
+    template.encoding = {}
+    return template

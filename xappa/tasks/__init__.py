@@ -1,0 +1,1 @@
+"""Tasks: one public function each, which the accessor's methods delegate to."""

@@ -1,0 +1,309 @@
+"""`assimilate`: observations and a prior to a labelled ensemble drawn from the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xappa.bridge import Layout, pack, unpack
+from xappa.diffusion.noise import draw_seed
+from xappa.diffusion.sampling import Sampler
+from xappa.errors import ArgumentError, GuessWarning, NoObservationsWarning, warn
+from xappa.models.base import Model
+from xappa.models.catalogue import remember, resolve
+from xappa.models.gaussian import GaussianModel
+from xappa.models.posterior import Draws, GaussianPosterior, Residual
+from xappa.models.settings import METHODS, Guidance
+from xappa.observe import ObservationOperator, Status, read_observations
+from xappa.tasks.background import condition, relative_error
+from xappa.tasks.labels import finish
+from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
+from xappa.tasks.progress import progress_bar
+from xappa.tasks.window import Window, member_numbers
+
+__all__ = ["assimilate"]
+
+#: Second-order accuracy at one denoiser call for each step; see docs/benchmarks.md.
+DEFAULT_SAMPLER = Sampler("multistep", steps=32, options={"order": 3})
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """How the posterior is drawn: what besides the data determines the numbers."""
+
+    method: str
+    members: Sequence[int]
+    seed: int
+    sampler: Any
+    guidance: Guidance
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings in a form that JSON can hold."""
+        if self.method == "exact":
+            return {"square_root": self.guidance.square_root}
+        sampler = self.sampler
+        said = asdict(sampler) if isinstance(sampler, Sampler) else {"name": repr(sampler)}
+        return {"sampler": said, "guidance": asdict(self.guidance)}
+
+
+def assimilate(
+    ds: xr.Dataset,
+    obs: Any,
+    model: Model | str | Path | None = None,
+    *,
+    members: int | None = None,
+    seed: int | None = None,
+    method: str = "exact",
+    error: Any = None,
+    background_error: Any = None,
+    background_error_scale: float | Mapping[str, float] | None = None,
+    sampler: Sampler | Callable[[Any], Any] | None = None,
+    guidance: Guidance | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Draw an ensemble from the posterior of the state given observations.
+
+    Parameters
+    ----------
+    ds
+        Gives the window (its times), the grid and the labels. Its values are the background, used
+        only with ``background_error`` or ``background_error_scale``; otherwise they may be NaN. A
+        realization dimension makes it a background ensemble. Dask-backed data stay lazy.
+    obs
+        Observations: a DataArray, a Dataset, or a list or dict of them; their CF metadata define
+        the observation operator. Observations up to one blanket before or after the window count.
+    model
+        The prior: a model, its name, or a bundle's path. None resolves as
+        `xappa.models.catalogue.resolve` says.
+    members
+        Size of the ensemble; by default that of a background ensemble, else 16.
+    seed
+        Seed of all random numbers; None draws one. Member k is the same numbers whatever the
+        number of members, the chunks or the batch.
+    method
+        ``"exact"`` (closed form), or reverse diffusion guided by ``"mmps"``, ``"jfps"``, ``"sda"``
+        or ``"dps"``.
+    error
+        Standard deviation of the observation errors, in the observations' units, where the
+        metadata do not say it: a number, DataArray, or dict by name.
+    background_error
+        Standard deviation of the background's error, in the variable's units: a number (for one
+        variable), DataArray, or Dataset or dict by variable. The error is correlated as the prior.
+    background_error_scale
+        The same in multiples of the climatological standard deviation.
+    sampler
+        How the reverse diffusion is integrated: a `xappa.Sampler`, or a function from an azula
+        denoiser to an azula sampler.
+    guidance
+        Further settings, a `xappa.Guidance`.
+    progress
+        Whether to show a progress bar; None follows ``xappa.set_options(progress=...)``.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables of ``ds`` that the model knows, with a dimension ``member`` in front (or the
+        realization dimension of ``ds``, where it was); coordinates, attributes, units, dtypes and
+        time encoding are those of ``ds``. Attributes say what would reproduce it.
+
+    Raises
+    ------
+    ArgumentError
+        If ``method``, ``sampler`` or ``guidance`` is not known.
+    MembersError
+        If ``members`` is not positive or contradicts a background ensemble.
+    NoModelError
+        If no model was given and none could be resolved.
+    HandshakeError, UnitsError, CoordinateError
+        If ``ds`` does not fit the model, or its metadata cannot be understood.
+    ObservationTypeError, UnknownQuantityError, UnitsError, ErrorCovarianceError
+        If the observations cannot be understood. Several problems come as an ExceptionGroup.
+    BackgroundError
+        If a background error was given and the background is missing or incomplete.
+
+    Warns
+    -----
+    NoObservationsWarning
+        If no observation can be used: the result is the prior.
+    GuessWarning
+        If something was guessed from incomplete metadata.
+
+    References
+    ----------
+    Rozet et al. (2024), arXiv:2405.13712; Andry et al. (2025), arXiv:2504.18720.
+
+    Examples
+    --------
+    >>> import xappa
+    >>> ds = xappa.testing.weather(times=60)
+    >>> model = xappa.fit_gaussian(ds, modes=6)
+    >>> network = xappa.observe.random_stations(ds, 5, variable="t2m", error=0.5, seed=0)
+    >>> obs = ds.appa.observe(network, seed=0)
+    >>> ens = ds.isel(time=slice(8)).appa.assimilate(obs, model, members=3, seed=0)
+    >>> ens.t2m.dims
+    ('member', 'time', 'latitude', 'longitude')
+    """
+    sampler = _check(method, sampler, guidance)
+    model, how = resolve(model, ds)
+    gaussian = _gaussian(model)
+    layout = Layout.of(ds, model.spec)
+    numbers = member_numbers(members, layout)
+    specs = read_observations(obs, model.spec, error=error)
+    for guess in (*layout.guesses, *(g for spec in specs for g in spec.guesses)):
+        warn(guess, GuessWarning)
+    window = Window.of(layout, model, specs)
+    operator = ObservationOperator.build(specs, model.spec, window.operator_times)
+    relative = relative_error(gaussian, layout, background_error, background_error_scale)
+    if not operator.n_used:
+        warn(_no_observations(operator), NoObservationsWarning)
+    settings = Settings(
+        method, numbers, draw_seed() if seed is None else int(seed), sampler, guidance or Guidance()
+    )
+    if method == "exact" and operator.n_used and not operator.is_linear:
+        _ = posterior_of(gaussian, operator, window, None, None).exact
+    background = None if relative is None else pack(ds, model.spec, layout)
+    if is_lazy(ds):
+        chunks = time_chunks(ds, layout)
+        packed = _draw_lazily(gaussian, operator, window, background, relative, settings, chunks)
+    else:
+        states = None if background is None else background.values
+        packed = _draw(
+            gaussian, operator, window, states, relative, settings,
+            progress=progress_bar(progress, "assimilate") if method != "exact" else None,
+        )
+    dims = ("member", "time", "channel", "latitude", "longitude")
+    out = unpack(xr.DataArray(packed, dims=dims), layout)
+    remember(model)
+    return finish(
+        out, layout, model, "assimilate",
+        model_resolved_by=how, method=method, seed=settings.seed, members=len(numbers),
+        settings=settings.describe(), observations=count(operator),
+        background_error="used" if relative is not None else None,
+    )
+
+
+def _check(method: str, sampler: Any, guidance: Any) -> Any:
+    """Check what does not depend on data; return the sampler to use."""
+    if method not in METHODS:
+        raise ArgumentError(
+            f"unknown method {method!r}",
+            where="method=",
+            expected=", ".join(METHODS),
+            got=repr(method),
+            remedy="use one of the expected names",
+        )
+    if guidance is not None and not isinstance(guidance, Guidance):
+        raise ArgumentError(
+            "guidance is not a xappa.Guidance",
+            where="guidance=",
+            expected="xappa.Guidance(...)",
+            got=type(guidance).__name__,
+        )
+    if sampler is None:
+        return DEFAULT_SAMPLER
+    if isinstance(sampler, str):
+        return Sampler(sampler)
+    if not callable(sampler):
+        raise ArgumentError(
+            "sampler is neither a xappa.Sampler nor a function",
+            where="sampler=",
+            expected="xappa.Sampler(...), its name, or a function from denoiser to azula sampler",
+            got=type(sampler).__name__,
+        )
+    return sampler
+
+
+def _gaussian(model: Model) -> GaussianModel:
+    if isinstance(model, GaussianModel):
+        return model
+    raise ArgumentError(
+        f"models of kind {model.kind!r} cannot assimilate", where="model=", got=model.name
+    )
+
+
+def posterior_of(
+    model: GaussianModel,
+    operator: ObservationOperator,
+    window: Window,
+    background: np.ndarray | None,
+    relative: np.ndarray | None,
+) -> GaussianPosterior:
+    """Return the posterior over a window, given a packed background and its relative error."""
+    prior, residual = model.prior(len(window.seconds)), Residual(model.residual)
+    if background is not None and relative is not None:
+        prior, residual = condition(model, prior, background, relative, window)
+    return GaussianPosterior(model, operator, window.seconds, prior, residual)
+
+
+def _draw(
+    model: GaussianModel,
+    operator: ObservationOperator,
+    window: Window,
+    background: np.ndarray | None,
+    relative: np.ndarray | None,
+    settings: Settings,
+    progress: Callable[[Any], Any] | None = None,
+) -> np.ndarray:
+    """Draw packed states (B, T, channel, latitude, longitude) at the Dataset's times."""
+    posterior = posterior_of(model, operator, window, background, relative)
+    draws = posterior.draw(
+        settings.method, settings.members, settings.seed, settings.sampler, settings.guidance,
+        progress,
+    )
+    inside = range(*window.inside.indices(len(window.seconds)))
+    return posterior.decode(draws, settings.members, inside, settings.seed)
+
+
+def _draw_lazily(
+    model: GaussianModel,
+    operator: ObservationOperator,
+    window: Window,
+    background: xr.DataArray | None,
+    relative: np.ndarray | None,
+    settings: Settings,
+    chunks: Sequence[int],
+) -> Any:
+    """Do as `_draw` with dask: one task draws the components, one for each block decodes."""
+
+    def sample(states: np.ndarray | None) -> tuple[GaussianPosterior, Draws]:
+        posterior = posterior_of(model, operator, window, states, relative)
+        return posterior, posterior.draw(
+            settings.method, settings.members, settings.seed, settings.sampler, settings.guidance
+        )
+
+    def decode(drawn: tuple[GaussianPosterior, Draws], states: slice) -> np.ndarray:
+        posterior, draws = drawn
+        times = range(window.first + states.start, window.first + states.stop)
+        return posterior.decode(draws, settings.members, times, settings.seed)
+
+    token = (model, operator, window.seconds, relative, settings.describe(), settings.seed,
+             settings.method, list(settings.members))
+    shape = (len(settings.members), window.size, *model.state_shape)
+    data = None if background is None else background.data
+    return decode_lazily(sample, decode, data, token, shape, chunks)
+
+
+def count(operator: ObservationOperator) -> dict[str, dict[str, int]]:
+    """Return the numbers of used and rejected observations by array, in words."""
+    return {
+        name: {status.reason: n for status, n in by_status.items() if n}
+        for name, by_status in operator.counts().items()
+    }
+
+
+def _no_observations(operator: ObservationOperator) -> str:
+    if not operator.n_observations:
+        return "there are no observations: the result is the prior"
+    reasons: dict[str, int] = {}
+    for by_status in operator.counts().values():
+        for status, n in by_status.items():
+            if n and status != Status.USED:
+                reasons[status.reason] = reasons.get(status.reason, 0) + n
+    listed = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+    return f"no observation can be used ({listed}): the result is the prior"
+

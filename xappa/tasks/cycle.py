@@ -1,0 +1,174 @@
+"""`cycle`: sequential filtering, one analysis after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from xappa.bridge import Layout, unpack
+from xappa.cf import timedelta_seconds
+from xappa.diffusion.markov import Initial
+from xappa.diffusion.noise import draw_seed
+from xappa.errors import TimeStepError
+from xappa.models.base import Model
+from xappa.models.catalogue import open_model, remember
+from xappa.models.gaussian import GaussianModel
+from xappa.models.posterior import GaussianPosterior, Residual
+from xappa.models.settings import Guidance
+from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
+from xappa.tasks.assimilate import _check, _gaussian, count
+from xappa.tasks.labels import finish
+from xappa.tasks.window import member_numbers
+
+__all__ = ["cycle"]
+
+
+def cycle(
+    model: Model | str | Path,
+    obs: Any,
+    *,
+    start: Any,
+    stop: Any,
+    step: Any,
+    members: int | None = None,
+    seed: int | None = None,
+    method: str = "exact",
+    error: Any = None,
+    sampler: Any = None,
+    guidance: Guidance | None = None,
+) -> Iterator[xr.Dataset]:
+    """Assimilate observations sequentially, yielding one analysis for each step.
+
+    Each analysis is drawn from the distribution of the states in (time - step, time] given all
+    observations from ``start`` up to that time. What is carried from one cycle to the next is the
+    exact Gaussian distribution of the last states, so that nothing is lost by cycling: the last
+    state of a cycle is that of an analysis of the whole period.
+
+    Parameters
+    ----------
+    model
+        The prior.
+    obs
+        Observations of the whole period, as for ``assimilate``.
+    start, stop
+        Valid times of the first state and the last state.
+    step
+        Time between analyses, a multiple of the model's time step.
+    members, seed, method, error, sampler, guidance
+        As for ``assimilate``.
+
+    Yields
+    ------
+    xarray.Dataset
+        The analysis of one cycle, on the model's grid.
+
+    Raises
+    ------
+    TimeStepError
+        If ``step`` is not a multiple of the model's time step.
+    OperatorError
+        If an observation is not linear in the state.
+
+    Examples
+    --------
+    >>> import xappa
+    >>> ds = xappa.testing.weather(times=60)
+    >>> model = xappa.fit_gaussian(ds, modes=6)
+    >>> network = xappa.observe.random_stations(ds, 5, variable="t2m", error=0.5, seed=0)
+    >>> obs = ds.appa.observe(network, seed=0)
+    >>> analyses = xappa.cycle(
+    ...     model, obs, start="2001-01-01", stop="2001-01-02", step="12h", members=2, seed=0
+    ... )
+    >>> [analysis.sizes["time"] for analysis in analyses]
+    [1, 2, 2]
+    """
+    sampler = _check(method, sampler, guidance)
+    if not isinstance(model, Model):
+        model = open_model(model)
+    gaussian = _gaussian(model)
+    times, stride = _times(gaussian, start, stop, step)
+    specs = read_observations(obs, model.spec, error=error)
+    seed = draw_seed() if seed is None else int(seed)
+    remember(model)
+    return _cycles(
+        gaussian, specs, times, stride, members, seed,
+        {"method": method, "sampler": sampler, "guidance": guidance or Guidance()},
+    )
+
+
+def _times(model: GaussianModel, start: Any, stop: Any, step: Any) -> tuple[xr.Dataset, int]:
+    interval = timedelta_seconds(step)
+    own = model.spec.time_step
+    stride = 0 if own is None else round(interval / own)
+    if own is None or stride < 1 or abs(stride * own - interval) > 1:
+        raise TimeStepError(
+            "the cycle's step is not a positive multiple of the model's time step",
+            where="step=",
+            expected=f"a multiple of {own or 0:g} s",
+            got=f"{step}",
+        )
+    return model.template(start, stop), stride
+
+
+def _cycles(
+    model: GaussianModel,
+    specs: Sequence[ObservationSpec],
+    template: xr.Dataset,
+    stride: int,
+    members: int | None,
+    seed: int,
+    settings: dict[str, Any],
+) -> Iterator[xr.Dataset]:
+    seconds = Layout.of(template, model.spec).times
+    if seconds is None:
+        return
+    initial: Initial | None = None
+    done = 0
+    ends = [*range(0, len(seconds), stride)]
+    for end in ends:
+        known = 0 if initial is None else initial.mean.shape[0]
+        window = seconds[done - known : end + 1]
+        # Observations up to the last analysis were used by it.
+        fresh = [_between(spec, seconds[done - 1] if done else -np.inf, window[-1]) for spec in specs]
+        operator = ObservationOperator.build(fresh, model.spec, window)
+        prior = model.process.trajectory(len(window), initial)
+        posterior = GaussianPosterior(
+            model, operator, window, prior, Residual(model.residual)
+        )
+        layout = Layout.of(template.isel(time=slice(done, end + 1)), model.spec)
+        numbers = member_numbers(members, layout)
+        draws = posterior.draw(
+            settings["method"], numbers, seed, settings["sampler"], settings["guidance"]
+        )
+        states = posterior.decode(draws, numbers, range(known, len(window)), seed)
+        dims = ("member", "time", "channel", "latitude", "longitude")
+        out = unpack(xr.DataArray(states, dims=dims), layout)
+        yield finish(
+            out, layout, model, "cycle",
+            method=settings["method"], seed=seed, members=len(numbers),
+            observations=count(operator),
+        )
+        initial = _carry(posterior, min(max(1, model.process.order), len(window)))
+        done = end + 1
+
+
+def _between(spec: ObservationSpec, after: float, until: float) -> ObservationSpec:
+    """Set aside the observations of other cycles."""
+    status = spec.status.copy()
+    other = (spec.time <= after + 0.5) | (spec.time > until + 0.5)
+    status[other & (status == Status.USED)] = Status.OUTSIDE_WINDOW
+    return replace(spec, status=status)
+
+
+def _carry(posterior: GaussianPosterior, states: int) -> Initial:
+    """Return the exact distribution of the last states given all observations so far."""
+    exact = posterior.exact
+    last = slice(posterior.prior.length - states, posterior.prior.length)
+    covariance = exact.covariance(last)
+    return Initial(exact.mean[0, last], torch.linalg.inv(covariance))

@@ -1,0 +1,167 @@
+"""`forecast`: what follows the last states of a Dataset, by the prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from xappa.bridge import Layout, pack, unpack
+from xappa.cf import from_seconds, timedelta_seconds
+from xappa.diffusion.noise import draw_seed, generator, standard_normal
+from xappa.errors import CoordinateError, DataError, GuessWarning, TimeStepError, warn
+from xappa.models.base import Model
+from xappa.models.catalogue import remember, resolve
+from xappa.models.gaussian import GaussianModel
+from xappa.tasks.assimilate import _gaussian
+from xappa.tasks.labels import finish
+from xappa.tasks.window import in_calendar, member_numbers
+
+__all__ = ["forecast"]
+
+
+def forecast(
+    ds: xr.Dataset,
+    model: Model | str | Path | None = None,
+    *,
+    lead: Any,
+    members: int | None = None,
+    seed: int | None = None,
+) -> xr.Dataset:
+    """Draw an ensemble of what follows, given the last states of a Dataset.
+
+    Parameters
+    ----------
+    ds
+        States; the last K - 1 of them, at most, are conditioned upon. With a realization dimension
+        each member is continued by itself.
+    model
+        The prior; None resolves as `xappa.models.catalogue.resolve` says.
+    lead
+        How far: a multiple of the model's time step (``"3D"``, a timedelta, seconds).
+    members
+        Size of the ensemble, by default the members of ``ds``, else 16; a multiple of the members
+        of ``ds`` continues each of them several times.
+    seed
+        Seed; None draws one, which is recorded.
+
+    Returns
+    -------
+    xarray.Dataset
+        The variables of ``ds`` after its last time, with valid time as the time dimension, and the
+        coordinates ``init_time`` (forecast_reference_time) and ``lead_time`` (forecast_period).
+
+    Raises
+    ------
+    TimeStepError
+        If ``lead`` is not a positive multiple of the model's time step, or the model has none.
+    DataError
+        If the last state is missing.
+    NoModelError, HandshakeError, MembersError
+        As for ``assimilate``.
+    """
+    model, how = resolve(model, ds)
+    gaussian = _gaussian(model)
+    layout = Layout.of(ds, model.spec)
+    steps = _steps(lead, model)
+    numbers = member_numbers(members, layout, multiple=True)
+    for guess in layout.guesses:
+        warn(guess, GuessWarning)
+    seed = draw_seed() if seed is None else int(seed)
+    if layout.times is None:
+        raise CoordinateError(
+            "a forecast starts at a time, and the Dataset has none",
+            where="time",
+            expected="a coordinate with standard_name 'time'",
+            remedy="ds.assign_coords(time=...)",
+        )
+    kept = max(1, min(gaussian.process.order, layout.n_times))
+    seconds = in_calendar(layout, model)
+    last = pack(ds, model.spec, layout).isel(time=slice(-kept, None))
+    states = _continued(gaussian, last.values, seconds[-kept:], steps, numbers, seed)
+    ahead = layout.times[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
+    later = layout.with_times(ahead)
+    dims = ("member", "time", "channel", "latitude", "longitude")
+    out = unpack(xr.DataArray(states, dims=dims), later)
+    out = _with_lead(out, later, layout.times[-1], ahead)
+    remember(model)
+    return finish(
+        out, later, model, "forecast",
+        model_resolved_by=how, seed=seed, members=len(numbers), lead=str(lead),
+    )
+
+
+def _steps(lead: Any, model: Model) -> int:
+    step = model.spec.time_step
+    if step is None:
+        raise TimeStepError(
+            "the model has no time step, so that it cannot forecast",
+            where="model.spec.time_step",
+            remedy="fit the model to a regular series of states",
+        )
+    seconds = timedelta_seconds(lead)
+    steps = round(seconds / step)
+    if steps < 1 or abs(steps * step - seconds) > 1:
+        raise TimeStepError(
+            "the lead time is not a positive multiple of the model's time step",
+            where="lead=",
+            expected=f"a multiple of {step:g} s",
+            got=f"{lead} ({seconds:g} s)",
+        )
+    return steps
+
+
+def _continued(
+    model: GaussianModel,
+    last: np.ndarray,
+    seconds: np.ndarray,
+    steps: int,
+    members: list[int],
+    seed: int,
+) -> np.ndarray:
+    """Draw packed states (B, steps, channel, latitude, longitude) after the last ones."""
+    if not np.isfinite(last[..., -1, :, :, :]).any():
+        raise DataError(
+            "the state that the forecast starts from is missing",
+            where="the last time of the Dataset",
+            expected="values",
+            got="NaN",
+        )
+    past = torch.as_tensor(model.encode_array(last, seconds))
+    own = past.reshape(-1, *past.shape[-2:])
+    past = own[[member % len(own) for member in members]]
+    ahead = seconds[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
+    white = torch.as_tensor(standard_normal(seed, "forecast", members, ahead, model.latent_size))
+    order = max(1, model.process.order)
+    for k in range(steps):
+        state = model.process.step(past[:, -order:], white[:, k])
+        past = torch.cat([past, state[:, None]], dim=1)
+    states = model.decode_array(past[:, -steps:].numpy(), ahead)
+    flat = states.reshape(len(members), steps, -1)
+    std = np.sqrt(model.residual.astype(np.float64))
+    for b, member in enumerate(members):
+        for k, time in enumerate(ahead):
+            stream = generator(seed, "forecast residual", member, float(time))
+            flat[b, k] += stream.standard_normal(len(std)) * std
+    return states
+
+
+def _with_lead(
+    out: xr.Dataset, layout: Layout, start: float, ahead: np.ndarray
+) -> xr.Dataset:
+    time = layout.roles.time
+    init = from_seconds(np.array([start]), layout.calendar)[0]
+    lead = np.round((ahead - start) * 1e9).astype("timedelta64[ns]")
+    clash = [
+        name
+        for name, coord in out.coords.items()
+        if coord.attrs.get("standard_name") in ("forecast_reference_time", "forecast_period")
+        and name != time
+    ]
+    return out.drop_vars(clash).assign_coords(
+        init_time=((), init, {"standard_name": "forecast_reference_time"}),
+        lead_time=(time, lead, {"standard_name": "forecast_period"}),
+    )

@@ -1,0 +1,69 @@
+"""Observing a Dataset: the operator that observations' metadata define, and simulated observations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xappa.bridge import describe
+from xappa.cf import to_seconds
+from xappa.diffusion.noise import draw_seed
+from xappa.errors import GuessWarning, warn
+from xappa.observe import ObservationOperator, read_observations
+from xappa.observe import simulate as _simulate
+
+__all__ = ["observation_operator", "observe"]
+
+
+def observation_operator(ds: xr.Dataset, obs: Any, *, error: Any = None) -> ObservationOperator:
+    """Return the operator that the metadata of observations define; see ``ds.appa.operator``.
+
+    Parameters
+    ----------
+    ds
+        Gives variables, grid and times.
+    obs
+        A DataArray, a Dataset, or a list or dict of them.
+    error
+        Standard deviation of the observation errors, where the metadata do not say it.
+
+    Returns
+    -------
+    ObservationOperator
+        Printable; ``H(ds)`` gives the noise-free equivalents, labelled like ``obs``.
+    """
+    spec, axes = describe(ds)
+    times = None
+    if axes.time is not None:
+        seconds, _ = to_seconds(ds[axes.time])
+        times = np.atleast_1d(seconds)
+    specs = read_observations(obs, spec, error=error)
+    return ObservationOperator.build(specs, spec, times)
+
+
+def observe(ds: xr.Dataset, network: Any, *, seed: int | None = None, error: Any = None) -> Any:
+    """Simulate observations of a Dataset with noise drawn from R; see ``ds.appa.observe``.
+
+    Parameters
+    ----------
+    ds
+        The true states.
+    network
+        Observations or a network (an array whose values are all NaN).
+    seed
+        Seed of the noise; None draws one, which is recorded.
+    error
+        Standard deviation of the observation errors, where the metadata do not say it.
+
+    Returns
+    -------
+    like ``network``
+        Simulated observations, in the network's units, with their errors.
+    """
+    operator = observation_operator(ds, network, error=error)
+    for spec in operator.specs:
+        for guess in spec.guesses:
+            warn(guess, GuessWarning)
+    return _simulate(operator, ds, seed=draw_seed() if seed is None else seed)

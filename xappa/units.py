@@ -1,0 +1,358 @@
+r"""Conversion of units at the boundary, through pint.
+
+A conversion is the affine map :math:`y = a x + b`. Differences, such as observation errors, take
+the factor :math:`a` and never the offset :math:`b`: an error of 1 degree Celsius is 1 kelvin.
+
+The unit registry is the one of cf-xarray, which knows the notation of CF (``m s-1``); `ALIASES`
+adds spellings that archives use and the registry lacks. Pint is imported at the first conversion
+between units that differ.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from xappa.errors import UnitsError
+
+__all__ = [
+    "ALIASES",
+    "compatible",
+    "convert",
+    "dequantify",
+    "factor_offset",
+    "is_quantified",
+    "quantified_units",
+    "requantify_like",
+    "same",
+]
+
+Labelled = TypeVar("Labelled", bound=xr.Dataset | xr.DataArray)
+
+ALIASES: dict[str, tuple[str, float]] = {
+    "(0 - 1)": ("dimensionless", 1.0),
+    "(0-1)": ("dimensionless", 1.0),
+    "0-1": ("dimensionless", 1.0),
+    "0 - 1": ("dimensionless", 1.0),
+    "1": ("dimensionless", 1.0),
+    "~": ("dimensionless", 1.0),
+    "-": ("dimensionless", 1.0),
+    "none": ("dimensionless", 1.0),
+    "numeric": ("dimensionless", 1.0),
+    "proportion": ("dimensionless", 1.0),
+    "fraction": ("dimensionless", 1.0),
+    "octa": ("dimensionless", 0.125),
+    "octas": ("dimensionless", 0.125),
+    "okta": ("dimensionless", 0.125),
+    "oktas": ("dimensionless", 0.125),
+    "%": ("percent", 1.0),
+    "degrees_celsius": ("degree_Celsius", 1.0),
+    "degree_celsius": ("degree_Celsius", 1.0),
+    "degree_c": ("degree_Celsius", 1.0),
+    "degrees_c": ("degree_Celsius", 1.0),
+    "deg_c": ("degree_Celsius", 1.0),
+    "deg c": ("degree_Celsius", 1.0),
+    "°c": ("degree_Celsius", 1.0),
+    "celsius": ("degree_Celsius", 1.0),
+    "degrees celsius": ("degree_Celsius", 1.0),
+    "degrees_fahrenheit": ("degree_Fahrenheit", 1.0),
+    "°f": ("degree_Fahrenheit", 1.0),
+    "degk": ("kelvin", 1.0),
+    "deg_k": ("kelvin", 1.0),
+    "degrees_kelvin": ("kelvin", 1.0),
+    "degree_kelvin": ("kelvin", 1.0),
+    "kelvins": ("kelvin", 1.0),
+    "millibars": ("hectopascal", 1.0),
+    "millibar": ("hectopascal", 1.0),
+    "mb": ("hectopascal", 1.0),
+    "mbar": ("hectopascal", 1.0),
+    "gpm": ("meter", 1.0),
+    "geopotential meters": ("meter", 1.0),
+    "m of water equivalent": ("meter", 1.0),
+    "m of water": ("meter", 1.0),
+    "mm of water equivalent": ("millimeter", 1.0),
+    "mm/day": ("millimeter / day", 1.0),
+    "degrees true": ("degree", 1.0),
+    "degrees": ("degree", 1.0),
+    "degree true": ("degree", 1.0),
+    "degrees_true": ("degree", 1.0),
+    "degrees_north": ("degree", 1.0),
+    "degree_north": ("degree", 1.0),
+    "degrees_n": ("degree", 1.0),
+    "degree_n": ("degree", 1.0),
+    "degrees_east": ("degree", 1.0),
+    "degree_east": ("degree", 1.0),
+    "degrees_e": ("degree", 1.0),
+    "degree_e": ("degree", 1.0),
+}
+"""Spellings (lower case) that the registry lacks or misreads: their unit, and a factor to it."""
+
+_SCALED = re.compile(r"^([0-9.]+(?:[eE][+-]?[0-9]+)?)[ *]+([^\W\d].*)$")
+
+
+def _resolve(units: str) -> tuple[str, float]:
+    """Return (what pint can read, factor) for a spelling."""
+    text = " ".join(units.split())
+    if text.lower() in ALIASES:
+        return ALIASES[text.lower()]
+    if scaled := _SCALED.match(text):
+        inner, factor = _resolve(scaled.group(2))
+        return inner, float(scaled.group(1)) * factor
+    try:
+        return "dimensionless", float(text)
+    except ValueError:
+        return text, 1.0
+
+
+def _registry() -> Any:
+    from cf_xarray.units import units as registry
+
+    return registry
+
+
+def _parse(units: str, where: str | None) -> tuple[Any, float]:
+    text, factor = _resolve(units)
+    try:
+        return _registry().parse_units(text), factor
+    # pint raises errors of many unrelated classes for text that it cannot read
+    except Exception as error:
+        raise UnitsError(
+            f"the units {units!r} cannot be read",
+            where=where,
+            expected="units as in CF, such as 'K', 'm s-1', 'hPa' or '1'",
+            got=repr(units),
+            remedy="set the attribute: da.attrs['units'] = 'm s-1'",
+        ) from error
+
+
+def _given(units: object, where: str | None) -> str:
+    if units is None or (isinstance(units, str) and not units.strip()):
+        raise UnitsError(
+            "units are missing",
+            where=where,
+            expected="an attribute 'units'",
+            got=repr(units),
+            remedy="set the attribute: da.attrs['units'] = 'K'",
+        )
+    return str(units)
+
+
+@lru_cache(maxsize=512)
+def _affine(from_units: str, to_units: str, where: str | None) -> tuple[float, float]:
+    source, scale_in = _parse(from_units, where)
+    target, scale_out = _parse(to_units, where)
+    quantity = _registry().Quantity
+    if source.dimensionality != target.dimensionality:
+        raise UnitsError(
+            f"{from_units!r} cannot be converted to {to_units!r}",
+            where=where,
+            expected=f"units of dimension {target.dimensionality}, such as {to_units!r}",
+            got=f"{from_units!r}, of dimension {source.dimensionality}",
+            remedy="correct the units attribute, or convert the quantity before",
+        )
+    offset = float(quantity(0.0, source).to(target).magnitude)
+    if offset == 0.0 and quantity(0.0, source).to_base_units().magnitude == 0.0:
+        factor = float(quantity(1.0, source).to(target).magnitude)
+    else:
+        factor = float(quantity(1.0, _delta(source)).to(_delta(target)).magnitude)
+    probe = float(quantity(7.0, source).to(target).magnitude)
+    if not np.isclose(probe, 7.0 * factor + offset, rtol=1e-9):
+        raise UnitsError(
+            f"{from_units!r} is not an affine function of {to_units!r}",
+            where=where,
+            expected="units on a linear scale",
+            got=from_units,
+            remedy="convert the values from the logarithmic scale first",
+        )
+    return factor * scale_in / scale_out, offset / scale_out
+
+
+def _delta(unit: Any) -> Any:
+    """Return the unit of differences, such as delta_degree_Celsius for degree_Celsius."""
+    registry = _registry()
+    if registry.Quantity(0.0, unit).to_base_units().magnitude == 0.0:
+        return unit
+    return registry.Unit(f"delta_{unit}")
+
+
+def factor_offset(
+    from_units: str, to_units: str, *, where: str | None = None
+) -> tuple[float, float]:
+    """Return (factor, offset) of the affine map between two units.
+
+    Parameters
+    ----------
+    from_units, to_units
+        Units as CF, UDUNITS, GRIB or pint write them.
+    where
+        What the units belong to, for the error message.
+
+    Raises
+    ------
+    UnitsError
+        If units are missing, unreadable or of another dimension.
+
+    Examples
+    --------
+    >>> factor_offset("degC", "K")
+    (1.0, 273.15)
+    >>> factor_offset("millibars", "Pa")
+    (100.0, 0.0)
+    """
+    source, target = _given(from_units, where), _given(to_units, where)
+    if source == target:
+        return 1.0, 0.0
+    return _affine(source, target, where)
+
+
+def convert(
+    values: Any,
+    from_units: str,
+    to_units: str,
+    *,
+    difference: bool = False,
+    where: str | None = None,
+) -> Any:
+    """Convert values from one unit to another.
+
+    Parameters
+    ----------
+    values
+        Number, numpy or dask array (which stays lazy), or xarray object. Floating dtypes are kept.
+    from_units, to_units
+        Units as CF, UDUNITS, GRIB or pint write them.
+    difference
+        True for errors and increments, which scale without the offset.
+    where
+        What the values are, for the error message.
+
+    Returns
+    -------
+    values, the same object if nothing changes.
+
+    Raises
+    ------
+    UnitsError
+        If units are missing, unreadable or of another dimension.
+
+    Examples
+    --------
+    >>> convert(20.0, "degC", "K")
+    293.15
+    >>> convert(0.5, "degC", "K", difference=True)
+    0.5
+    """
+    factor, offset = factor_offset(from_units, to_units, where=where)
+    if factor != 1.0:
+        values = values * factor
+    if offset != 0.0 and not difference:
+        values = values + offset
+    return values
+
+
+def compatible(a: str | None, b: str | None) -> bool:
+    """Tell whether values can be converted from units `a` to units `b`.
+
+    Examples
+    --------
+    >>> compatible("(0 - 1)", "%"), compatible("K", "m")
+    (True, False)
+    """
+    try:
+        factor_offset(a, b)  # type: ignore[arg-type]  # None raises UnitsError
+    except UnitsError:
+        return False
+    return True
+
+
+def same(a: str | None, b: str | None) -> bool:
+    """Tell whether two spellings mean the same unit, so that values need no conversion."""
+    try:
+        return factor_offset(a, b) == (1.0, 0.0)  # type: ignore[arg-type]
+    except UnitsError:
+        return False
+
+
+def _variables(obj: xr.Dataset | xr.DataArray) -> Mapping[Hashable, Any]:
+    if isinstance(obj, xr.Dataset):
+        return obj.variables
+    return {obj.name: obj.variable, **{name: c.variable for name, c in obj.coords.items()}}
+
+
+def quantified_units(obj: xr.Dataset | xr.DataArray) -> dict[Hashable, Any]:
+    """Return the pint unit of each variable that holds a pint quantity, indexes included."""
+    # without pint there are no quantities, and nothing shall import it only to ask
+    if "pint" not in sys.modules:
+        return {}
+    from pint import Quantity
+
+    # Variable.data would load a lazily indexed file; _data does not
+    found = {
+        name: data.units
+        for name, variable in _variables(obj).items()
+        if isinstance(data := getattr(variable, "_data", None), Quantity)
+    }
+    for name, index in obj.xindexes.items():
+        if type(index).__name__ == "PintIndex":
+            found[name] = index.units[name]
+    return found
+
+
+def is_quantified(obj: xr.Dataset | xr.DataArray) -> bool:
+    """Tell whether any variable or coordinate of `obj` holds a pint quantity."""
+    return bool(quantified_units(obj))
+
+
+def dequantify(obj: Labelled) -> Labelled:
+    """Return `obj` with plain arrays and its units as attributes; `obj` itself if it has none.
+
+    Dask arrays within the quantities stay lazy.
+    """
+    if not is_quantified(obj):
+        return obj
+    import cf_xarray.units  # noqa: F401  # registers the format "cf"
+    import pint_xarray  # noqa: F401  # registers the accessor .pint
+
+    plain: Labelled = obj.pint.dequantify(format="cf")
+    return plain
+
+
+def requantify_like(obj: Labelled, template: xr.Dataset | xr.DataArray) -> Labelled:
+    """Return `obj` with pint quantities wherever `template` has them.
+
+    Parameters
+    ----------
+    obj
+        Plain object whose ``units`` attributes are those of the template.
+    template
+        An object that was quantified, or was not: then `obj` itself returns.
+    """
+    return requantify(obj, quantified_units(template))
+
+
+def requantify(obj: Labelled, units: Mapping[Hashable, Any]) -> Labelled:
+    """Return `obj` with pint quantities of the given units (see `quantified_units`)."""
+    known = {name: unit for name, unit in units.items() if name in _variables(obj)}
+    if not known:
+        return obj
+    import pint_xarray  # noqa: F401  # registers the accessor .pint
+
+    plain: Any = obj.copy(deep=False)
+    for name in known:
+        whole = isinstance(obj, xr.DataArray) and name == obj.name
+        variable = plain if whole else plain[name]
+        variable.attrs = {key: v for key, v in variable.attrs.items() if key != "units"}
+    others = {
+        name: None
+        for name, variable in _variables(obj).items()
+        if name not in known and "units" in variable.attrs
+    }
+    registry = next(iter(known.values()))._REGISTRY
+    quantified: Labelled = plain.pint.quantify({**known, **others}, unit_registry=registry)
+    return quantified
