@@ -11,7 +11,7 @@ __all__ = ["show_versions"]
 
 _PACKAGES = (
     "xappa", "xarray", "numpy", "scipy", "torch", "azula", "dask", "cf-xarray", "pint",
-    "pint-xarray", "safetensors", "h5netcdf", "zarr", "tqdm", "xesmf", "cfgrib", "scores",
+    "pint-xarray", "safetensors", "netCDF4", "zarr", "tqdm", "xesmf", "cfgrib", "scores",
     "matplotlib", "cartopy",
 )  # fmt: skip
 

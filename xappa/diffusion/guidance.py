@@ -221,10 +221,12 @@ class SDADenoiser(_Guided):
     denoiser, y, operator, noise
         As for `MMPSDenoiser`; correlations in R are left out, as the method does.
     scale
-        :math:`S`, the standard deviation that the prior gives to each observed quantity,
-        shape (n,): 1 where observations are in standardised units, as in the paper.
+        :math:`S`, shape (n,): 1 for observations in standardised units that do not overlap, as in
+        the paper. Where observations share latents, :math:`S_i^2 = \sum_j |G G^\top|_{ij}` for the
+        derivative G of A bounds :math:`G V_t G^\top \preceq \tfrac{\sigma_t^2}{\alpha_t^2} S^2`,
+        without which the guidance overshoots and the reverse diffusion diverges.
     gamma
-        :math:`\gamma`; the paper's experiments use 0.01 to 0.1.
+        :math:`\gamma`; at least 1 keeps that bound.
     """
 
     def __init__(
@@ -235,7 +237,7 @@ class SDADenoiser(_Guided):
         noise: NoiseCovariance,
         scale: Tensor,
         *,
-        gamma: float = 0.01,
+        gamma: float = 1.0,
     ) -> None:
         super().__init__(denoiser, y, operator, noise)
         self.scale, self.gamma = scale, gamma

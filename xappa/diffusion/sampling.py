@@ -161,8 +161,8 @@ class DPSSampler(azula.sample.DDPMSampler):
             x_t = x_t.detach().requires_grad_()
             x_hat = self.denoiser(x_t, t, **kwargs).mean
             misfit = (self.y - self.operator(x_hat)) * self.variance.rsqrt()
-            norm = torch.linalg.vector_norm(misfit, dim=-1)
-        (gradient,) = torch.autograd.grad(norm.sum(), x_t)
+            norms = torch.linalg.vector_norm(misfit, dim=-1).sum()
+        (gradient,) = torch.autograd.grad(norms, x_t)
         x_t, x_hat = x_t.detach(), x_hat.detach()
         noise = (x_t - alpha_t * x_hat) / sigma_t
         x_s: Tensor = (

@@ -78,7 +78,7 @@ def _write_arrays(model: Model, folder: Path) -> None:
 
     arrays = {name: np.ascontiguousarray(array) for name, array in model.weights.items()}
     save_file(arrays, folder / _WEIGHTS)
-    model.statistics.to_netcdf(folder / _STATISTICS, engine="h5netcdf")
+    model.statistics.to_netcdf(folder / _STATISTICS, engine="netcdf4")
 
 
 def load(path: str | Path) -> Model:
@@ -166,7 +166,7 @@ def _build(path: Path, document: dict[str, Any]) -> Model:
         )
     try:
         weights = load_file(path / _WEIGHTS)
-        with xr.open_dataset(path / _STATISTICS, engine="h5netcdf") as opened:
+        with xr.open_dataset(path / _STATISTICS, engine="netcdf4") as opened:
             statistics = opened.load()
         return KINDS[document["kind"]].rebuild(
             StateSpec.from_dict(document["spec"]),

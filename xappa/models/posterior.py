@@ -282,7 +282,7 @@ class GaussianPosterior:
             )
         elif method == "sda":
             conditioned = SDADenoiser(
-                prior, y, self.observe, noise, self._observed_std, gamma=guidance.gamma
+                prior, y, self.observe, noise, self._overlap, gamma=guidance.gamma
             )
         else:
             steps = getattr(sampler, "steps", 64)
@@ -299,10 +299,10 @@ class GaussianPosterior:
         return sampler(conditioned)
 
     @cached_property
-    def _observed_std(self) -> Tensor:
-        """Prior standard deviation of the observed quantities, shape (n,)."""
-        g = self.latent_map.dense()
-        return (g * self.prior.covariance_times(g)).sum((1, 2)).sqrt()
+    def _overlap(self) -> Tensor:
+        """Root of the row sums of |G Gᵀ|: how much observations share latents, shape (n,)."""
+        g = self.latent_map.dense().flatten(1)
+        return torch.cat([(part @ g.mT).abs().sum(1) for part in g.split(1024)]).sqrt()
 
     def _noise_draws(self, members: Sequence[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws e of the observation errors and H r' of the residual, each of shape (B, n)."""

@@ -40,7 +40,7 @@ class Guidance:
     solver: str = "cg"
     iterations: int | None = None
     rtol: float = 1e-2
-    gamma: float = 0.05
+    gamma: float = 1.0
     zeta: float = 1.0
     square_root: bool = False
 

@@ -120,6 +120,8 @@ class Rows:
     @classmethod
     def concatenate(cls, parts: Sequence[Rows], shape: tuple[int, int, int, int]) -> Rows:
         """Put rows one after another; no parts give no rows."""
+        if len(parts) == 1:
+            return parts[0]
         counts = [np.zeros(1, np.int64), *(part.counts for part in parts)]
         return cls(
             shape,
@@ -302,6 +304,9 @@ def _multiply_out(
     index = channel.reshape(n, layers, 1) * plane + horizontal[0][:, None, :]
     weight = factor.reshape(n, layers, 1) * horizontal[1][:, None, :]
     kept = weight != 0
+    if kept.all():
+        indptr = np.arange(n + 1) * (weight.size // max(n, 1))
+        return Rows(shape, indptr, index.reshape(-1), weight.reshape(-1))
     indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept.sum(axis=(1, 2)))])
     return Rows(shape, indptr, index[kept], weight[kept])
 
