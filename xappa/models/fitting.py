@@ -207,7 +207,7 @@ def _choose(
     training = _training(samples, weight)
     diameter = float(_diameter(training))
     radii = [None, *np.geomspace(0.3 * diameter, 3 * diameter, 9).tolist()]
-    inflations = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5)
+    inflations = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2.0, 2.5)
     candidates = Candidates(
         radii if "localisation" in automatic else [fixed["localisation"]],
         (0.2, 0.5, 0.8) if "shrinkage" in automatic else [fixed["shrinkage"]],

@@ -101,13 +101,19 @@ class _Fold:
 
 
 def persistence(components: np.ndarray, runs: Sequence[slice]) -> int:
-    """Return the lag at which the leading components' correlation has fallen below 0.1."""
+    """Return the lag at which the correlation of the leading component has vanished.
+
+    Parameters
+    ----------
+    components
+        Principal components, shape (B, T, M).
+    runs
+        The parts of the T states that have no gaps.
+    """
     length = max(run.stop - run.start for run in runs)
-    leading = components[..., :5]
-    gamma = autocovariance(leading, runs, max(2, length // 4), 1.0)
-    correlation = np.einsum("kii->k", gamma) / np.trace(gamma[0])
-    below = np.flatnonzero(correlation < 0.1)
-    return int(below[0]) if len(below) else len(correlation)
+    gamma = autocovariance(components[..., :1], runs, max(2, length // 4), 1.0)[:, 0, 0]
+    vanished = np.flatnonzero(gamma <= 0)
+    return int(vanished[0]) if len(vanished) else len(gamma)
 
 
 def choose(
@@ -144,25 +150,41 @@ def choose(
         lon[:, None] - lon
     )
     distance = 6371e3 * np.arccos(np.clip(cosine, -1, 1))
-    best: Choice | None = None
+    scores: dict[tuple[float | None, float, float], np.ndarray] = {}
     for shrinkage in candidates.shrinkages:
         lagged = [_point_covariances(part, blanket, steps, shrinkage) for part in parts]
         for radius in candidates.radii:
             rho = 1.0 if radius is None else gaspari_cohn(distance, radius)
             for inflation in candidates.inflations:
-                score = float(
-                    np.mean(
-                        [
-                            _log_likelihood(part, c * rho, inflation)
-                            for part, c in zip(parts, lagged, strict=True)
-                        ]
-                    )
+                scores[radius, shrinkage, inflation] = np.array(
+                    [
+                        _log_likelihood(part, c * rho, inflation)
+                        for part, c in zip(parts, lagged, strict=True)
+                    ]
                 )
-                if best is None or score > best.score:
-                    best = Choice(radius, shrinkage, inflation, score, gap * training.time_step)
-    if best is None:
-        raise ValueError("no candidates")
-    return best
+    radius, shrinkage, inflation = _prefer(scores)
+    score = float(scores[radius, shrinkage, inflation].mean())
+    return Choice(radius, shrinkage, inflation, score, gap * training.time_step)
+
+
+def _prefer(
+    scores: dict[tuple[float | None, float, float], np.ndarray],
+) -> tuple[float | None, float, float]:
+    """Take the best candidate, but the largest inflation within one standard error of it.
+
+    The folds are few, and the weather to come need not resemble them: of inflations that they
+    cannot tell apart the largest is the safest, as an ensemble with too little spread does more
+    harm than one with too much. (The one-standard-error rule of Breiman et al. 1984.)
+    """
+    best = max(scores, key=lambda key: float(scores[key].mean()))
+    chosen = best
+    for key, values in scores.items():
+        if key[:2] != best[:2] or key[2] <= chosen[2]:
+            continue
+        loss = scores[best] - values
+        if loss.mean() <= loss.std(ddof=1) / np.sqrt(len(loss)):
+            chosen = key
+    return chosen
 
 
 def _random_points(training: Training) -> np.ndarray:
