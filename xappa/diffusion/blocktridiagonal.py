@@ -18,8 +18,9 @@ with blocks of size n. Its Cholesky factor is block-bidiagonal,
 so that products, solves, samples and determinants cost O(B n³) once and O(B n²) for each vector,
 whatever the length of the trajectory.
 
-Two members join azula's algebra of covariances: `BlockTridiagonalCovariance`, the matrix itself, and
-`InverseBlockTridiagonalCovariance`, its inverse (the covariance of the chain). ``.inv`` swaps them.
+Two members join azula's algebra of covariances: `BlockTridiagonalCovariance`, the matrix itself,
+and `InverseBlockTridiagonalCovariance`, its inverse (the covariance of the chain). ``.inv`` swaps
+them.
 
 References
 ----------
@@ -80,9 +81,7 @@ class BlockTridiagonalCovariance(Covariance):
 
     def __mul__(self, other: Covariance) -> BlockTridiagonalCovariance:
         if isinstance(other, IsotropicCovariance):
-            return BlockTridiagonalCovariance(
-                self.diagonal * other.lmbda, self.lower * other.lmbda
-            )
+            return BlockTridiagonalCovariance(self.diagonal * other.lmbda, self.lower * other.lmbda)
         return NotImplemented
 
     def __matmul__(self, x: Tensor) -> Tensor:
@@ -163,7 +162,7 @@ class InverseBlockTridiagonalCovariance(Covariance):
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """Return C x for x of shape (..., B, n); differentiable in x."""
-        result: Tensor = _SymmetricSolve.apply(x, self.precision)
+        result: Tensor = _SymmetricSolve.apply(x, self.precision)  # type: ignore[no-untyped-call]
         return result
 
     def color(self, x: Tensor) -> Tensor:
@@ -198,17 +197,13 @@ class _SymmetricSolve(torch.autograd.Function):
         ctx.precision = inputs[1]  # type: ignore[attr-defined]
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, *grads: Tensor
-    ) -> tuple[Tensor, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
         precision: BlockTridiagonalCovariance = ctx.precision  # type: ignore[attr-defined]
-        result: Tensor = _SymmetricSolve.apply(grads[0], precision)
+        result: Tensor = _SymmetricSolve.apply(grads[0], precision)  # type: ignore[no-untyped-call]
         return result, None
 
     @staticmethod
-    def jvp(
-        ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor
-    ) -> Tensor:
+    def jvp(ctx: torch.autograd.function.FunctionCtx, *tangents: Tensor) -> Tensor:
         precision: BlockTridiagonalCovariance = ctx.precision  # type: ignore[attr-defined]
         return precision.solve(tangents[0])
 
@@ -216,4 +211,5 @@ class _SymmetricSolve(torch.autograd.Function):
 def _triangular(c: Tensor, rhs: Tensor, *, upper: bool) -> Tensor:
     """Solve c y = rhs for row vectors rhs of shape (..., n)."""
     flat = rhs.reshape(-1, rhs.shape[-1])
-    return torch.linalg.solve_triangular(c, flat.mT, upper=upper).mT.reshape(rhs.shape)
+    solved: Tensor = torch.linalg.solve_triangular(c, flat.mT, upper=upper)
+    return solved.mT.reshape(rhs.shape)

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from azula.denoise import Denoiser, DiracPosterior
 from azula.linalg.covariance import IsotropicCovariance
 from azula.noise import Schedule

@@ -40,6 +40,12 @@ __all__ = ["JFPSDenoiser", "MMPSDenoiser", "NoiseCovariance", "SDADenoiser"]
 SOLVERS = {"cg": cg, "gmres": gmres}
 
 
+def _vjp(output: Tensor, of: Tensor, v: Tensor) -> Tensor:
+    """Vector-Jacobian product that keeps the graph for the next one."""
+    gradient: Tensor = torch.autograd.grad(output, of, v, retain_graph=True)[0]
+    return gradient
+
+
 class NoiseCovariance(Protocol):
     """What guidance needs of an observation error covariance R of n observations."""
 
@@ -77,7 +83,7 @@ class _Guided(Denoiser):
         self.denoiser, self.y, self.operator, self.noise = denoiser, y, operator, noise
 
     @property
-    def schedule(self) -> Schedule:  # type: ignore[override]
+    def schedule(self) -> Schedule:
         """The prior's noise schedule."""
         return self.denoiser.schedule
 
@@ -125,7 +131,7 @@ class _KrylovGuided(_Guided):
         def product(v: Tensor) -> tuple[Tensor, Tensor]:
             v = scale * v
             vatv = covariance(adjoint(v))
-            _, avatv = torch.func.jvp(self.operator, (x_hat,), (vatv,))
+            avatv = torch.func.jvp(self.operator, (x_hat,), (vatv,))[1]
             return scale * (self.noise @ v + avatv), vatv
 
         departure = scale * (self.y - y_hat).detach()
@@ -152,11 +158,11 @@ class MMPSDenoiser(_KrylovGuided):
             y_hat = self.operator(x_out)
 
         def adjoint(v: Tensor) -> Tensor:
-            return torch.autograd.grad(y_hat, x_out, v, retain_graph=True)[0]
+            return _vjp(y_hat, x_out, v)
 
         def covariance(v: Tensor) -> Tensor:
             # Tweedie's covariance is symmetric, so that the vector-Jacobian product serves.
-            return gamma * torch.autograd.grad(x_hat, x_t, v, retain_graph=True)[0]
+            return _vjp(x_hat, x_t, gamma * v)
 
         x_hat_value = x_hat.detach()
         return DiracPosterior(
@@ -202,7 +208,7 @@ class JFPSDenoiser(_KrylovGuided):
             y_hat = self.operator(x_out)
 
         def adjoint(v: Tensor) -> Tensor:
-            return torch.autograd.grad(y_hat, x_out, v, retain_graph=True)[0]
+            return _vjp(y_hat, x_out, v)
 
         return DiracPosterior(
             mean=x_hat + self._solve(x_hat, y_hat, adjoint, lambda v: self.covariance(v, t))

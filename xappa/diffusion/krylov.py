@@ -6,8 +6,9 @@ Guidance solves, for each member of a batch,
 
 and then needs :math:`V A^\top u`. Both solvers here build u from vectors :math:`v_j` for which
 :math:`V A^\top v_j` was computed on the way to the matrix-vector product; the same combination of
-those gives :math:`V A^\top u` without another product. A member stops at its own iteration, when its
-relative residual falls below ``rtol``: the batch that it is computed in does not change its numbers.
+those gives :math:`V A^\top u` without another product. A member stops at its own iteration, when
+its relative residual falls below ``rtol``: the batch that it is computed in does not change its
+numbers.
 
 References
 ----------
@@ -127,9 +128,7 @@ def gmres(product: Product, b: Tensor, *, iterations: int, rtol: float) -> Solut
         h = hessenberg[:, : j + 2, : j + 1]
         y = torch.linalg.pinv(h) @ target
         misfit = torch.linalg.vector_norm(h @ y - target, dim=(1, 2)) / norm.clamp(min=1e-300)
-        coefficients[:, : j + 1] = torch.where(
-            active[:, None], y[..., 0], coefficients[:, : j + 1]
-        )
+        coefficients[:, : j + 1] = torch.where(active[:, None], y[..., 0], coefficients[:, : j + 1])
         residual = torch.where(active, misfit, residual)
         count = count + active
         active = active & (misfit > rtol)

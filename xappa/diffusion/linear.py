@@ -1,7 +1,7 @@
 r"""The exact posterior of a Gaussian trajectory under a linear observation operator.
 
-With :math:`z \sim \mathcal{N}(m, \Sigma)`, :math:`y = c + G z + e`, :math:`e \sim \mathcal{N}(0, R)`
-and :math:`S = G \Sigma G^\top + R`, the posterior has
+With :math:`z \sim \mathcal{N}(m, \Sigma)`, :math:`y = c + G z + e`,
+:math:`e \sim \mathcal{N}(0, R)` and :math:`S = G \Sigma G^\top + R`, the posterior has
 
 .. math:: \hat{z} = m + \Sigma G^\top S^{-1} (y - c - G m), \quad
     \hat{\Sigma} = \Sigma - \Sigma G^\top S^{-1} G \Sigma .
@@ -109,7 +109,8 @@ class Noise:
     def factor(self) -> Tensor:
         """Lower Cholesky factor, shape (n, n)."""
         dense = self.matrix.to_dense() if self.matrix.layout != torch.strided else self.matrix
-        return torch.linalg.cholesky(dense)
+        factor: Tensor = torch.linalg.cholesky(dense)
+        return factor
 
     def solve(self, v: Tensor) -> Tensor:
         """Return R⁻¹ v for v of shape (B, n)."""

@@ -2,7 +2,8 @@ r"""Stationary Gaussian processes that are known over a blanket, and their Marko
 
 Within a blanket of K consecutive latent states the process is given by its autocovariances
 
-.. math:: \Gamma_k = \operatorname{Cov}[z_{t+k}, z_t] \in \mathbb{R}^{M \times M}, \quad 0 \le k < K.
+.. math:: \Gamma_k = \operatorname{Cov}[z_{t+k}, z_t] \in \mathbb{R}^{M \times M},
+    \quad 0 \le k < K.
 
 Beyond the blanket it is extended with the largest entropy that these allow, which is the
 vector-autoregressive process of order p = K - 1
@@ -96,7 +97,7 @@ class StationaryProcess:
             Standard normal numbers, shape (..., M).
         """
         m = min(past.shape[-2], self.order)
-        a, q = self.predictors[m]
+        a, _ = self.predictors[m]
         z = noise @ self._innovation_factor(m).mT
         for j in range(m):
             z = z + past[..., -1 - j, :] @ a[j].mT
@@ -138,12 +139,13 @@ class StationaryProcess:
             mean = self._continue(initial.mean, length)
         return GaussianTrajectory(mean, precision, span)
 
-    def estimate_precision(self, trajectory: GaussianTrajectory, start: int, stop: int) -> (
-        BlockTridiagonalCovariance
-    ):
-        """Return the precision of states ``start`` to ``stop`` alone, in a trajectory's superblocks.
+    def estimate_precision(
+        self, trajectory: GaussianTrajectory, start: int, stop: int
+    ) -> BlockTridiagonalCovariance:
+        """Return the precision of some states alone, in the superblocks of a trajectory.
 
-        It is zero outside these states, and theirs is what `trajectory` gives for their number.
+        Those are the states ``start`` to ``stop``. It is zero outside them, and among them it is
+        what `trajectory` gives for a trajectory of their number.
         """
         return self._equations(trajectory.length, trajectory.span, start, stop)
 

@@ -44,9 +44,7 @@ class KarrasSchedule(Schedule):
         The larger, the more steps go to small noise.
     """
 
-    def __init__(
-        self, sigma_min: float = 1e-3, sigma_max: float = 1e3, rho: float = 7.0
-    ) -> None:
+    def __init__(self, sigma_min: float = 1e-3, sigma_max: float = 1e3, rho: float = 7.0) -> None:
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,8 +207,9 @@ def draw(
         def progress_bar(steps: Any) -> Any:
             return wrap(list(steps.unbind()) if torch.is_tensor(steps) else steps)
 
-        sampler.progress_bar = progress_bar  # type: ignore[method-assign]
+        sampler.progress_bar = progress_bar
     shape = (len(members), len(times), size)
     with MemberNoise(seed, "sampler", members, times):
         x = sampler.init(shape, dtype=like.dtype, device=like.device)
-        return sampler(x)
+        drawn: Tensor = sampler(x)
+    return drawn
