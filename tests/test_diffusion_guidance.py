@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -51,7 +53,7 @@ def test_full_solves_are_exact(problem, time, solver) -> None:
 
 
 def test_members_stop_alone() -> None:
-    process, prior, op, noise, y, _, _ = dense((3, 3, 6, 8, 0))
+    _, prior, op, noise, y, _, _ = dense((3, 3, 6, 8, 0))
     denoiser = GaussianTrajectoryDenoiser(prior, SCHEDULE)
     guided = MMPSDenoiser(denoiser, y, op, noise, rtol=0.3)
     t = torch.tensor(0.4, dtype=torch.float64)
@@ -110,7 +112,7 @@ def gap(name: str, steps: int, options=None) -> tuple[float, float]:
 )
 def test_samplers_converge_at_their_order(name, options, order) -> None:
     errors = [gap(name, steps, options)[1] for steps in (64, 128, 256)]
-    rates = [np.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    rates = [np.log2(a / b) for a, b in pairwise(errors)]
     # Halving the step divides the error by 2^order; pre-asymptotic terms cost up to 0.35.
     assert all(rate > order - 0.35 for rate in rates), (errors, rates)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ class Expansion:
     def residual(self) -> np.ndarray:
         """Variance that the EOFs leave at every point, shape (P,)."""
         explained = np.einsum("pm,pm->p", self.eofs, self.eofs)
-        return np.maximum(self.variance - explained, 0.0)
+        left: np.ndarray = np.maximum(self.variance - explained, 0.0)
+        return left
 
 
 def expand(anomalies: Any, weight: np.ndarray, modes: int, freedom: int) -> Expansion:
@@ -111,7 +113,7 @@ def segments(seconds: np.ndarray, time_step: float | None) -> list[slice]:
         return [slice(i, i + 1) for i in range(len(seconds))]
     breaks = np.flatnonzero(np.abs(np.diff(seconds) - time_step) > 0.01 * time_step) + 1
     edges = [0, *breaks.tolist(), len(seconds)]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def autocovariance(
@@ -147,4 +149,5 @@ def autocovariance(
             gamma[k] += np.einsum("bti,btj->ij", z[:, k:], z[:, : z.shape[1] - k])
     gamma /= series * length
     own = np.einsum("kii->ki", gamma)[:, :, None] * np.eye(size)
-    return (1 - shrinkage) * gamma + shrinkage * own
+    shrunk: np.ndarray = (1 - shrinkage) * gamma + shrinkage * own
+    return shrunk

@@ -132,9 +132,7 @@ def fit_gaussian(
     )
 
 
-def _check_arguments(
-    modes: int, blanket: int | None, inflation: object, shrinkage: object
-) -> None:
+def _check_arguments(modes: int, blanket: int | None, inflation: object, shrinkage: object) -> None:
     def bad(argument: str, expected: str, got: object) -> ArgumentError:
         return ArgumentError(
             f"{argument} is out of range", where="xappa.fit_gaussian", expected=expected, got=got
@@ -146,15 +144,13 @@ def _check_arguments(
         raise bad("blanket", "at least 1", blanket)
     if inflation != "auto" and not (isinstance(inflation, (int, float)) and inflation > 0):
         raise bad("inflation", "a positive number or 'auto'", inflation)
-    if shrinkage != "auto" and not (
-        isinstance(shrinkage, (int, float)) and 0 <= shrinkage <= 1
-    ):
+    if shrinkage != "auto" and not (isinstance(shrinkage, (int, float)) and 0 <= shrinkage <= 1):
         raise bad("shrinkage", "a number from 0 to 1 or 'auto'", shrinkage)
 
 
 def _blanket(blanket: int | None, runs: Sequence[slice]) -> int:
     """Return K: what was asked for, or 4, but at most half of the longest run of states."""
-    longest = max(run.stop - run.start for run in runs)
+    longest: int = max(run.stop - run.start for run in runs)
     if blanket is None:
         return max(1, min(4, longest // 2))
     if blanket > longest:
@@ -183,7 +179,8 @@ def _weights(samples: Samples) -> np.ndarray:
             got=f"{samples.count} states with zero variance",
         )
     inverse = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > 0)
-    return (area * inverse[:, None]).ravel()
+    weights: np.ndarray = (area * inverse[:, None]).ravel()
+    return weights
 
 
 def _choose(

@@ -86,7 +86,8 @@ def correlation_factors(grid: Grid, radius: float, trace: float = 0.999) -> np.n
         lat, lon = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
         index, weight, _ = coarse.interpolate(lat.ravel(), lon.ravel())
         factors = np.einsum("jnk,nk->jn", factors[:, index], weight)
-    return factors / np.sqrt(np.einsum("jn,jn->n", factors, factors))
+    unit: np.ndarray = factors / np.sqrt(np.einsum("jn,jn->n", factors, factors))
+    return unit
 
 
 def localise(

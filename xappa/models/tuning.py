@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -141,30 +142,37 @@ def choose(
     steps = max(blanket, min(24, length // (2 * folds)))
     points = _random_points(training)
     edges = np.linspace(0, length, folds + 1).astype(int)
-    parts = [
-        _fold(training, slice(a, b), gap, steps, points, modes)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    parts = [_fold(training, slice(a, b), gap, steps, points, modes) for a, b in pairwise(edges)]
     lat, lon = np.radians(training.latitude[points]), np.radians(training.longitude[points])
     cosine = np.sin(lat)[:, None] * np.sin(lat) + np.cos(lat)[:, None] * np.cos(lat) * np.cos(
         lon[:, None] - lon
     )
     distance = 6371e3 * np.arccos(np.clip(cosine, -1, 1))
+    lagged = {
+        shrinkage: [_point_covariances(part, blanket, steps, shrinkage) for part in parts]
+        for shrinkage in candidates.shrinkages
+    }
+
+    def score(
+        radius: float | None, shrinkage: float, inflations: Sequence[float]
+    ) -> dict[tuple[float | None, float, float], np.ndarray]:
+        rho = 1.0 if radius is None else gaspari_cohn(distance, radius)
+        pairs = zip(parts, lagged[shrinkage], strict=True)
+        by_fold = np.array([_log_likelihoods(part, c * rho, inflations) for part, c in pairs])
+        return {
+            (radius, shrinkage, inflation): by_fold[:, k] for k, inflation in enumerate(inflations)
+        }
+
+    # Radius and shrinkage first, with a few inflations; then all inflations for the best of them.
+    few = candidates.inflations[:: max(1, len(candidates.inflations) // 3)]
     scores: dict[tuple[float | None, float, float], np.ndarray] = {}
-    for shrinkage in candidates.shrinkages:
-        lagged = [_point_covariances(part, blanket, steps, shrinkage) for part in parts]
-        for radius in candidates.radii:
-            rho = 1.0 if radius is None else gaspari_cohn(distance, radius)
-            for inflation in candidates.inflations:
-                scores[radius, shrinkage, inflation] = np.array(
-                    [
-                        _log_likelihood(part, c * rho, inflation)
-                        for part, c in zip(parts, lagged, strict=True)
-                    ]
-                )
-    radius, shrinkage, inflation = _prefer(scores)
-    score = float(scores[radius, shrinkage, inflation].mean())
-    return Choice(radius, shrinkage, inflation, score, gap * training.time_step)
+    for radius in candidates.radii:
+        for shrinkage in candidates.shrinkages:
+            scores |= score(radius, shrinkage, few)
+    radius, shrinkage, _ = max(scores, key=lambda key: float(scores[key].mean()))
+    scores |= score(radius, shrinkage, candidates.inflations)
+    key = _prefer(scores)
+    return Choice(*key, float(scores[key].mean()), gap * training.time_step)
 
 
 def _prefer(
@@ -249,20 +257,23 @@ def regularise(gamma: np.ndarray) -> np.ndarray:
     return gamma
 
 
-def _log_likelihood(part: _Fold, lagged: np.ndarray, inflation: float) -> float:
-    """Mean log-density of the held-out observations, per observation."""
+def _log_likelihoods(part: _Fold, lagged: np.ndarray, inflations: Sequence[float]) -> list[float]:
+    """Mean log-density of the held-out observations, per observation, for each inflation."""
     steps, n = len(lagged), lagged.shape[1]
-    s = np.block(
-        [
-            [lagged[i - j] if i >= j else lagged[j - i].T for j in range(steps)]
-            for i in range(steps)
-        ]
-    )
-    s = inflation * s
-    nugget = np.tile(inflation * part.residual + part.noise**2, steps)
-    s[np.diag_indices(steps * n)] += nugget
-    factor = cho_factor(s, lower=True)
+    toeplitz = np.empty((steps, n, steps, n))
+    for i in range(steps):
+        for j in range(i + 1):
+            toeplitz[i, :, j] = lagged[i - j]
+            toeplitz[j, :, i] = lagged[i - j].T
+    covariance = toeplitz.reshape(steps * n, -1)
+    diagonal = np.diag_indices(steps * n)
     y = part.observed.reshape(len(part.observed), -1)
-    quadratic = np.einsum("wi,wi->", y, cho_solve(factor, y.T).T)
-    logdet = 2 * np.log(np.diag(factor[0])).sum()
-    return -0.5 * (quadratic / len(y) + logdet) / (steps * n)
+    found = []
+    for inflation in inflations:
+        s = inflation * covariance
+        s[diagonal] += np.tile(inflation * part.residual + part.noise**2, steps)
+        factor = cho_factor(s, lower=True, overwrite_a=True, check_finite=False)
+        quadratic = np.einsum("wi,wi->", y, cho_solve(factor, y.T, check_finite=False).T)
+        logdet = 2 * np.log(np.diag(factor[0])).sum()
+        found.append(float(-0.5 * (quadratic / len(y) + logdet) / (steps * n)))
+    return found

@@ -1,0 +1,15 @@
+from xappa import observe as observe
+from xappa import plot as plot
+from xappa import testing as testing
+from xappa import tutorial as tutorial
+from xappa import verify as verify
+from xappa.diffusion.sampling import Sampler as Sampler
+from xappa.models.catalogue import open_model as open_model
+from xappa.models.fitting import fit_gaussian as fit_gaussian
+from xappa.models.settings import Guidance as Guidance
+from xappa.observe import register_operator as register_operator
+from xappa.options import set_options as set_options
+from xappa.tasks.cycle import cycle as cycle
+from xappa.versions import show_versions as show_versions
+
+__version__: str
