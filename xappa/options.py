@@ -11,17 +11,15 @@ from xappa.errors import ArgumentError
 
 __all__ = ["get_option", "set_options"]
 
-_DEFAULTS: Mapping[str, Any] = MappingProxyType(
-    {"model": None, "device": "auto", "progress": True}
-)
+_DEFAULTS: Mapping[str, Any] = MappingProxyType({"model": None, "progress": True})
 _CURRENT: ContextVar[Mapping[str, Any]] = ContextVar("xappa_options", default=_DEFAULTS)
 
 
 def get_option(name: str) -> Any:
     """Return the value of an option in force here.
 
-    >>> get_option("device")
-    'auto'
+    >>> get_option("progress")
+    True
     """
     return _CURRENT.get()[name]
 
@@ -33,8 +31,6 @@ class set_options:  # noqa: N801 - reads as a function, as in xarray
     ----------
     model : model or str, optional
         The model (or the catalogue name of one) used when a task is called without one.
-    device : str, optional
-        ``"auto"`` (CUDA, then MPS, then CPU) or a torch device.
     progress : bool, optional
         Whether progress bars are shown.
 
