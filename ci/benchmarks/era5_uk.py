@@ -27,6 +27,7 @@ from xappa.bridge import describe
 SIGMA = 0.5
 STATIONS, HELD_OUT = 20, 10
 MEMBERS = 64
+BLANKET = 8
 TRAIN, TEST = slice("2019-03-01", "2019-03-24"), slice("2019-03-25", "2019-03-31")
 
 
@@ -36,7 +37,8 @@ def data() -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def fit(train: xr.Dataset) -> Any:
-    return xappa.fit_gaussian(train, localisation="auto", inflation="auto", shrinkage="auto")
+    auto = {"localisation": "auto", "inflation": "auto", "shrinkage": "auto"}
+    return xappa.fit_gaussian(train, blanket=BLANKET, **auto)
 
 
 class Reference:
