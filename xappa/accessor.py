@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xappa.models.base import Model
     from xappa.models.settings import Guidance
     from xappa.observe import ObservationOperator
+    from xappa.regrid import Regridder
 
 __all__ = ["AppaAccessor"]
 
@@ -127,3 +128,16 @@ class AppaAccessor:
         from xappa.tasks.forecast import forecast
 
         return forecast(self._obj, model, lead=lead, members=members, seed=seed)
+
+    def regrid_like(
+        self,
+        model: Model | str | Path,
+        *,
+        method: str | Regridder = "bilinear",
+        skipna: bool = False,
+        outside: Literal["raise", "nan"] = "raise",
+    ) -> xr.Dataset:
+        """Bring the Dataset to a model's grid and levels; see `xappa.tasks.regrid.regrid_like`."""
+        from xappa.tasks.regrid import regrid_like
+
+        return regrid_like(self._obj, model, method=method, skipna=skipna, outside=outside)
