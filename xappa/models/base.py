@@ -159,7 +159,7 @@ class Model(abc.ABC):
         Returns
         -------
         xarray.Dataset
-            The model's variables, all NaN, lazily, with CF metadata.
+            The model's variables, all NaN (read-only, of no size in memory), with CF metadata.
 
         Raises
         ------

@@ -19,8 +19,6 @@ __all__ = ["template"]
 
 def template(model: Model, start: Any, stop: Any = None) -> xr.Dataset:
     """Return an empty Dataset on the model's grid; see `Model.template`."""
-    import dask.array as da
-
     spec = model.spec
     seconds = _times(model, start, stop)
     levels = level_coordinates(spec)
@@ -37,7 +35,8 @@ def template(model: Model, start: Any, stop: Any = None) -> xr.Dataset:
             dims = ("time", levels[variable][0], "latitude", "longitude")
         shape = tuple(np.size(coords[dim][1]) for dim in dims)
         attrs = variable_attrs(variable)
-        data = da.full(shape, np.nan, dtype=np.float32)
+        # One NaN seen from everywhere: no memory, and results are computed at once, unlike dask's.
+        data = np.broadcast_to(np.float32(np.nan), shape)
         variables[variable.name] = xr.Variable(dims, data, attrs)
     out = xr.Dataset(variables, coords)
     heights = {variable.height for variable in spec.variables}
