@@ -145,9 +145,7 @@ def test_correlation_factors_reproduce_the_correlation() -> None:
     grid = Grid(np.linspace(60, 50, 9), np.linspace(-10, 4, 11))
     factors = correlation_factors(grid, 1.5e6)
     np.testing.assert_allclose(np.einsum("jn,jn->n", factors, factors), 1.0)
-    np.testing.assert_allclose(
-        factors.T @ factors, gaspari_cohn(grid.distance(), 1.5e6), atol=0.01
-    )
+    np.testing.assert_allclose(factors.T @ factors, gaspari_cohn(grid.distance(), 1.5e6), atol=0.01)
 
 
 def test_localisation_is_the_schur_product() -> None:

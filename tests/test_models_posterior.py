@@ -12,7 +12,7 @@ from xappa.bridge import Layout
 from xappa.errors import OperatorError
 from xappa.models.posterior import Draws, GaussianPosterior, Residual
 from xappa.observe import ObservationOperator, read_observations
-from xappa.tasks.assimilate import DEFAULT_SAMPLER
+from xappa.tasks.arguments import DEFAULT_SAMPLER
 from xappa.tasks.background import condition
 from xappa.tasks.window import Window
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["AppaAccessor"]
 
 
-@xr.register_dataset_accessor("appa")
+@xr.register_dataset_accessor("appa")  # type: ignore[no-untyped-call]
 class AppaAccessor:
     """Generative data assimilation on a Dataset; printing it says what was recognised.
 

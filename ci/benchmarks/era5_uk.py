@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from markdown import markdown
 from scipy.interpolate import RBFInterpolator
 
 import xappa
@@ -176,13 +177,9 @@ def print_table(frame: pd.DataFrame) -> None:
     )
     mean.insert(2, "RMSE / OI", ratio)
     print("\nmean over networks")
-    print(mean.to_markdown(floatfmt=".3f"))
+    print(markdown(mean))
     print("\nRMSE by network")
-    print(
-        frame.pivot(index="method", columns="network", values="RMSE")
-        .loc[order]
-        .to_markdown(floatfmt=".3f")
-    )
+    print(markdown(frame.pivot(index="method", columns="network", values="RMSE").loc[order]))
 
 
 def gaps(pairs: int) -> pd.DataFrame:
@@ -210,7 +207,7 @@ def main() -> None:
     warnings.simplefilter("ignore", xappa.errors.GuessWarning)
     xappa.set_options(progress=False)
     if arguments.gaps:
-        print(gaps(arguments.pairs).to_markdown(index=False, floatfmt=".3f"))
+        print(markdown(gaps(arguments.pairs)))
     else:
         print_table(table(arguments.networks, arguments.mmps))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import xarray as xr
+from markdown import markdown
 
 import xappa
 
@@ -90,8 +91,9 @@ def global_file(name: str) -> dict[str, Any]:
         "decode s": decode,
         "observe s": observe,
         "assimilate s": assimilate,
-        f"RMSE of {variable}: climatology": before,
-        "analysis": after,
+        "observed": f"{variable} ({truth[variable].attrs['units']})",
+        "RMSE of the climatology": before,
+        "RMSE of the analysis": after,
     }
 
 
@@ -116,10 +118,10 @@ def _rmse(mean: Any, truth: xr.Dataset, variable: str, model: Any) -> float:
 def main() -> None:
     warnings.simplefilter("ignore")
     xappa.set_options(progress=False)
-    print(imports().to_markdown(index=False, floatfmt=".2f"), flush=True)
-    print(main_job().to_markdown(index=False, floatfmt=".1f"), flush=True)
-    for name in ("era5-members", "eraint-uvz", "era5-tl31"):
-        print(pd.Series(global_file(name)).to_markdown(floatfmt=".3f"), flush=True)
+    print(markdown(imports(), 2), flush=True)
+    print(markdown(main_job(), 1), flush=True)
+    names = ("era5-members", "eraint-uvz", "era5-tl31")
+    print(markdown(pd.DataFrame([global_file(name) for name in names]), 2), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.1f} GiB")
 

@@ -1,1 +1,1 @@
-"""Models: priors with their statistics and the contract of their grid, saved and opened as bundles."""
+"""Models: priors with their statistics and the contract of their grid, kept as bundles."""

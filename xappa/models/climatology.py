@@ -141,4 +141,5 @@ class Climatology:
             Flat indices into (channel, latitude, longitude), shape (P,).
         """
         flat = self.coefficients.reshape(len(self.coefficients), -1)[:, points].astype(np.float64)
-        return np.einsum("pf,fp->p", self.terms.design(seconds), flat)
+        mean: np.ndarray = np.einsum("pf,fp->p", self.terms.design(seconds), flat)
+        return mean

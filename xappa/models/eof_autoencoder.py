@@ -37,7 +37,8 @@ class EOFAutoencoder(nn.Module):
         """Map complete anomalies of shape (..., P) to components (..., M), float64."""
         right = (anomalies.double() * self.weight.double()) @ self.eofs.double()
         gram = torch.as_tensor(self._gram, device=right.device)
-        return torch.linalg.solve(gram, right.unsqueeze(-1)).squeeze(-1)
+        latents: Tensor = torch.linalg.solve(gram, right.unsqueeze(-1)).squeeze(-1)
+        return latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """Map components of shape (..., M) to anomalies (..., P)."""
@@ -46,7 +47,7 @@ class EOFAutoencoder(nn.Module):
     def encode_array(self, anomalies: np.ndarray) -> np.ndarray:
         """Map anomalies of shape (N, P), with NaN where missing, to components (N, M)."""
         present = np.isfinite(anomalies)
-        wanted = np.isfinite(self._residual) & (self.weight > 0)
+        wanted = np.isfinite(self._residual) & (self.weight.numpy() > 0)
         out = np.empty((len(anomalies), self.eofs.shape[1]))
         complete = present[:, wanted].all(axis=1)
         if complete.any():
@@ -63,7 +64,7 @@ class EOFAutoencoder(nn.Module):
         return anomalies
 
     def _expected(self, anomaly: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Expected components given part of a state: (I + Eᵀ D⁻¹ E)⁻¹ Eᵀ D⁻¹ a there."""
+        """Return the components expected given part of a state: (I + Eᵀ D⁻¹ E)⁻¹ Eᵀ D⁻¹ a."""
         eofs = self.eofs.numpy()[present].astype(np.float64)
         size = eofs.shape[1]
         if not len(eofs):

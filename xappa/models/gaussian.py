@@ -98,7 +98,8 @@ class GaussianModel(Model):
     def std(self) -> np.ndarray:
         """Prior standard deviation at every point, shape (P,), float64; NaN off the state."""
         explained = np.einsum("pm,pm->p", self.eofs, self.eofs, dtype=np.float64)
-        return np.sqrt(explained + self.residual)
+        std: np.ndarray = np.sqrt(explained + self.residual)
+        return std
 
     def prior(self, length: int) -> GaussianTrajectory:
         """Return the distribution of the components of ``length`` consecutive states."""
@@ -158,7 +159,8 @@ class GaussianModel(Model):
         """
         anomalies = self.autoencoder.decode_array(np.asarray(latents))
         shape = (*latents.shape[:-1], *self.state_shape)
-        return anomalies.reshape(shape) + self.climatology(seconds)
+        states: np.ndarray = anomalies.reshape(shape) + self.climatology(seconds)
+        return states
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

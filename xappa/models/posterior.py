@@ -62,7 +62,8 @@ class Residual:
     def at_entries(self, entries: np.ndarray) -> np.ndarray:
         """Return the variance at flat indices into (T, P), float64; zero off the state."""
         flat = self.variance.ravel()
-        return np.nan_to_num(flat[entries % flat.size].astype(np.float64))
+        variance: np.ndarray = np.nan_to_num(flat[entries % flat.size].astype(np.float64))
+        return variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +129,9 @@ class GaussianPosterior:
     def _row_climatology(self) -> np.ndarray:
         size = self.operator.rows.state_size
         matrix = self.rows.tocoo()
-        values = self.model.climatology.at_points(self.seconds[matrix.col // size],
-                                                  matrix.col % size)
+        values = self.model.climatology.at_points(
+            self.seconds[matrix.col // size], matrix.col % size
+        )
         out = np.zeros(matrix.shape[0])
         np.add.at(out, matrix.row, matrix.data * values)
         return out
@@ -268,7 +270,7 @@ class GaussianPosterior:
     ) -> azula.sample.Sampler:
         prior = self.model.trajectory_denoiser(self.prior)
         y, noise = self.observed, self.noise
-        krylov = {
+        krylov: dict[str, Any] = {
             "solver": guidance.solver,
             "iterations": guidance.iterations or max(1, min(100, self.operator.n_used)),
             "rtol": guidance.rtol,
@@ -331,7 +333,8 @@ class GaussianPosterior:
         """Draw r' at one state for one member, shape (P,)."""
         stream = generator(seed, "residual", member, float(self.seconds[t]))
         variance = self.residual.at(t)
-        return stream.standard_normal(len(variance)) * np.sqrt(variance)
+        drawn: np.ndarray = stream.standard_normal(len(variance)) * np.sqrt(variance)
+        return drawn
 
     def decode(
         self, draws: Draws, members: Sequence[int], states: Sequence[int], seed: int

@@ -127,7 +127,7 @@ def _check_missing(always: np.ndarray, ever: np.ndarray, spec: StateSpec) -> Non
         raise DataError(
             "values are missing at some times but not at others",
             where=f"{worst} and others" if (per_channel > 0).sum() > 1 else worst,
-            expected="points that are always present, or never (such as sea points of a land field)",
+            expected="points that are always present, or never (sea points of a land field)",
             got=f"{sometimes} points that are missing at some times",
             remedy="interpolate (ds.interpolate_na), drop the times (ds.dropna), or leave the "
             "variable out (variables=[...])",
@@ -177,5 +177,3 @@ def _rotations(
         spec,
         rotated=True,
     )
-
-

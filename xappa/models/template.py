@@ -30,7 +30,7 @@ def template(model: Model, start: Any, stop: Any = None) -> xr.Dataset:
     }
     variables = {}
     for variable in spec.variables:
-        dims = ("time", "latitude", "longitude")
+        dims: tuple[str, ...] = ("time", "latitude", "longitude")
         if variable in levels:
             dims = ("time", levels[variable][0], "latitude", "longitude")
         shape = tuple(np.size(coords[dim][1]) for dim in dims)

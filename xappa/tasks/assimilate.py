@@ -13,23 +13,21 @@ import xarray as xr
 from xappa.bridge import Layout, pack, unpack
 from xappa.diffusion.noise import draw_seed
 from xappa.diffusion.sampling import Sampler
-from xappa.errors import ArgumentError, GuessWarning, NoObservationsWarning, warn
+from xappa.errors import GuessWarning, NoObservationsWarning, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import Draws, GaussianPosterior, Residual
-from xappa.models.settings import METHODS, Guidance
+from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
+from xappa.tasks.arguments import check_sampling, gaussian_model
 from xappa.tasks.background import condition, relative_error
-from xappa.tasks.labels import finish
+from xappa.tasks.labels import count, finish
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import Window, member_numbers
 
 __all__ = ["assimilate"]
-
-#: Second-order accuracy at one denoiser call for each step; see docs/benchmarks.md.
-DEFAULT_SAMPLER = Sampler("multistep", steps=32, options={"order": 3})
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +146,9 @@ def assimilate(
     >>> ens.t2m.dims
     ('member', 'time', 'latitude', 'longitude')
     """
-    sampler = _check(method, sampler, guidance)
+    sampler = check_sampling(method, sampler, guidance)
     model, how = resolve(model, ds)
-    gaussian = _gaussian(model)
+    gaussian = gaussian_model(model)
     layout = Layout.of(ds, model.spec)
     numbers = member_numbers(members, layout)
     specs = read_observations(obs, model.spec, error=error)
@@ -173,56 +171,29 @@ def assimilate(
     else:
         states = None if background is None else background.values
         packed = _draw(
-            gaussian, operator, window, states, relative, settings,
+            gaussian,
+            operator,
+            window,
+            states,
+            relative,
+            settings,
             progress=progress_bar(progress, "assimilate") if method != "exact" else None,
         )
     dims = ("member", "time", "channel", "latitude", "longitude")
     out = unpack(xr.DataArray(packed, dims=dims), layout)
     remember(model)
     return finish(
-        out, layout, model, "assimilate",
-        model_resolved_by=how, method=method, seed=settings.seed, members=len(numbers),
-        settings=settings.describe(), observations=count(operator),
+        out,
+        layout,
+        model,
+        "assimilate",
+        model_resolved_by=how,
+        method=method,
+        seed=settings.seed,
+        members=len(numbers),
+        settings=settings.describe(),
+        observations=count(operator),
         background_error="used" if relative is not None else None,
-    )
-
-
-def _check(method: str, sampler: Any, guidance: Any) -> Any:
-    """Check what does not depend on data; return the sampler to use."""
-    if method not in METHODS:
-        raise ArgumentError(
-            f"unknown method {method!r}",
-            where="method=",
-            expected=", ".join(METHODS),
-            got=repr(method),
-            remedy="use one of the expected names",
-        )
-    if guidance is not None and not isinstance(guidance, Guidance):
-        raise ArgumentError(
-            "guidance is not a xappa.Guidance",
-            where="guidance=",
-            expected="xappa.Guidance(...)",
-            got=type(guidance).__name__,
-        )
-    if sampler is None:
-        return DEFAULT_SAMPLER
-    if isinstance(sampler, str):
-        return Sampler(sampler)
-    if not callable(sampler):
-        raise ArgumentError(
-            "sampler is neither a xappa.Sampler nor a function",
-            where="sampler=",
-            expected="xappa.Sampler(...), its name, or a function from denoiser to azula sampler",
-            got=type(sampler).__name__,
-        )
-    return sampler
-
-
-def _gaussian(model: Model) -> GaussianModel:
-    if isinstance(model, GaussianModel):
-        return model
-    raise ArgumentError(
-        f"models of kind {model.kind!r} cannot assimilate", where="model=", got=model.name
     )
 
 
@@ -252,7 +223,11 @@ def _draw(
     """Draw packed states (B, T, channel, latitude, longitude) at the Dataset's times."""
     posterior = posterior_of(model, operator, window, background, relative)
     draws = posterior.draw(
-        settings.method, settings.members, settings.seed, settings.sampler, settings.guidance,
+        settings.method,
+        settings.members,
+        settings.seed,
+        settings.sampler,
+        settings.guidance,
         progress,
     )
     inside = range(*window.inside.indices(len(window.seconds)))
@@ -281,19 +256,19 @@ def _draw_lazily(
         times = range(window.first + states.start, window.first + states.stop)
         return posterior.decode(draws, settings.members, times, settings.seed)
 
-    token = (model, operator, window.seconds, relative, settings.describe(), settings.seed,
-             settings.method, list(settings.members))
+    token = (
+        model,
+        operator,
+        window.seconds,
+        relative,
+        settings.describe(),
+        settings.seed,
+        settings.method,
+        list(settings.members),
+    )
     shape = (len(settings.members), window.size, *model.state_shape)
     data = None if background is None else background.data
     return decode_lazily(sample, decode, data, token, shape, chunks)
-
-
-def count(operator: ObservationOperator) -> dict[str, dict[str, int]]:
-    """Return the numbers of used and rejected observations by array, in words."""
-    return {
-        name: {status.reason: n for status, n in by_status.items() if n}
-        for name, by_status in operator.counts().items()
-    }
 
 
 def _no_observations(operator: ObservationOperator) -> str:
@@ -306,4 +281,3 @@ def _no_observations(operator: ObservationOperator) -> str:
                 reasons[status.reason] = reasons.get(status.reason, 0) + n
     listed = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
     return f"no observation can be used ({listed}): the result is the prior"
-

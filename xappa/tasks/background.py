@@ -130,9 +130,7 @@ def _in_state_units(value: Any, entry: Any, layout: Layout, shape: tuple[int, ..
     else:
         array = np.asarray(value, dtype=float)
     factor_offset(units, entry.variable.units, where="background_error=")
-    array = convert(
-        array, units, entry.variable.units, difference=True, where="background_error="
-    )
+    array = convert(array, units, entry.variable.units, difference=True, where="background_error=")
     return np.broadcast_to(array, shape)
 
 
@@ -183,9 +181,7 @@ def condition(
     estimate = np.zeros((*z.shape[:-2], len(window.seconds), z.shape[-1]))
     estimate[..., window.inside, :] = z
     error = model.process.estimate_precision(prior, window.first, window.first + window.size)
-    conditioned = prior.with_estimate(
-        torch.as_tensor(estimate), error, torch.as_tensor(scale)
-    )
+    conditioned = prior.with_estimate(torch.as_tensor(estimate), error, torch.as_tensor(scale))
     gain = 1 / (1 + np.nan_to_num(relative, nan=np.inf) ** 2)
     length = len(window.seconds)
     mean = np.zeros((*flat.shape[:-2], length, flat.shape[-1]))

@@ -22,8 +22,8 @@ from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
-from xappa.tasks.assimilate import _check, _gaussian, count
-from xappa.tasks.labels import finish
+from xappa.tasks.arguments import check_sampling, gaussian_model
+from xappa.tasks.labels import count, finish
 from xappa.tasks.window import member_numbers
 
 __all__ = ["cycle"]
@@ -88,16 +88,21 @@ def cycle(
     >>> [analysis.sizes["time"] for analysis in analyses]
     [1, 2, 2]
     """
-    sampler = _check(method, sampler, guidance)
+    sampler = check_sampling(method, sampler, guidance)
     if not isinstance(model, Model):
         model = open_model(model)
-    gaussian = _gaussian(model)
+    gaussian = gaussian_model(model)
     times, stride = _times(gaussian, start, stop, step)
     specs = read_observations(obs, model.spec, error=error)
     seed = draw_seed() if seed is None else int(seed)
     remember(model)
     return _cycles(
-        gaussian, specs, times, stride, members, seed,
+        gaussian,
+        specs,
+        times,
+        stride,
+        members,
+        seed,
         {"method": method, "sampler": sampler, "guidance": guidance or Guidance()},
     )
 
@@ -135,12 +140,11 @@ def _cycles(
         known = 0 if initial is None else initial.mean.shape[0]
         window = seconds[done - known : end + 1]
         # Observations up to the last analysis were used by it.
-        fresh = [_between(spec, seconds[done - 1] if done else -np.inf, window[-1]) for spec in specs]
+        used_until = seconds[done - 1] if done else -np.inf
+        fresh = [_between(spec, used_until, window[-1]) for spec in specs]
         operator = ObservationOperator.build(fresh, model.spec, window)
         prior = model.process.trajectory(len(window), initial)
-        posterior = GaussianPosterior(
-            model, operator, window, prior, Residual(model.residual)
-        )
+        posterior = GaussianPosterior(model, operator, window, prior, Residual(model.residual))
         layout = Layout.of(template.isel(time=slice(done, end + 1)), model.spec)
         numbers = member_numbers(members, layout)
         draws = posterior.draw(
@@ -150,8 +154,13 @@ def _cycles(
         dims = ("member", "time", "channel", "latitude", "longitude")
         out = unpack(xr.DataArray(states, dims=dims), layout)
         yield finish(
-            out, layout, model, "cycle",
-            method=settings["method"], seed=seed, members=len(numbers),
+            out,
+            layout,
+            model,
+            "cycle",
+            method=settings["method"],
+            seed=seed,
+            members=len(numbers),
             observations=count(operator),
         )
         initial = _carry(posterior, min(max(1, model.process.order), len(window)))

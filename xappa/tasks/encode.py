@@ -139,7 +139,7 @@ def decode(z: xr.Dataset, model: Model | str | Path | None = None) -> xr.Dataset
         data = data[..., None, :]
     seconds = in_calendar(layout, model)
     states = by_time(model.decode_array, data, seconds, model.spec.shape, 1)
-    dims = ("time", "channel", "latitude", "longitude")
+    dims: tuple[str, ...] = ("time", "channel", "latitude", "longitude")
     if layout.member_size is not None:
         dims = ("member", *dims)
     out = unpack(xr.DataArray(states, dims=dims), layout)

@@ -16,7 +16,7 @@ from xappa.errors import CoordinateError, DataError, GuessWarning, TimeStepError
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
-from xappa.tasks.assimilate import _gaussian
+from xappa.tasks.arguments import gaussian_model
 from xappa.tasks.labels import finish
 from xappa.tasks.window import in_calendar, member_numbers
 
@@ -64,7 +64,7 @@ def forecast(
         As for ``assimilate``.
     """
     model, how = resolve(model, ds)
-    gaussian = _gaussian(model)
+    gaussian = gaussian_model(model)
     layout = Layout.of(ds, model.spec)
     steps = _steps(lead, model)
     numbers = member_numbers(members, layout, multiple=True)
@@ -89,8 +89,14 @@ def forecast(
     out = _with_lead(out, later, layout.times[-1], ahead)
     remember(model)
     return finish(
-        out, later, model, "forecast",
-        model_resolved_by=how, seed=seed, members=len(numbers), lead=str(lead),
+        out,
+        later,
+        model,
+        "forecast",
+        model_resolved_by=how,
+        seed=seed,
+        members=len(numbers),
+        lead=str(lead),
     )
 
 
@@ -149,9 +155,7 @@ def _continued(
     return states
 
 
-def _with_lead(
-    out: xr.Dataset, layout: Layout, start: float, ahead: np.ndarray
-) -> xr.Dataset:
+def _with_lead(out: xr.Dataset, layout: Layout, start: float, ahead: np.ndarray) -> xr.Dataset:
     time = layout.roles.time
     init = from_seconds(np.array([start]), layout.calendar)[0]
     lead = np.round((ahead - start) * 1e9).astype("timedelta64[ns]")

@@ -11,21 +11,18 @@ import xarray as xr
 
 from xappa.bridge import Layout
 from xappa.models.base import Model
+from xappa.observe import ObservationOperator
 
-__all__ = ["finish", "versions"]
+__all__ = ["count", "finish", "versions"]
 
 
 def versions() -> str:
     """Return the versions of what determines the numbers."""
-
-
     packages = ("azula", "numpy", "torch", "xarray")
     return ", ".join([f"xappa {version('xappa')}", *(f"{p} {version(p)}" for p in packages)])
 
 
-def finish(
-    ds: xr.Dataset, layout: Layout, model: Model, task: str, **facts: Any
-) -> xr.Dataset:
+def finish(ds: xr.Dataset, layout: Layout, model: Model, task: str, **facts: Any) -> xr.Dataset:
     """Write provenance into the attributes of a new Dataset.
 
     Parameters
@@ -55,3 +52,11 @@ def finish(
         for entry in layout.fields:
             ds[entry.name].attrs.setdefault("cell_methods", f"{layout.axes.time}: point")
     return ds
+
+
+def count(operator: ObservationOperator) -> dict[str, dict[str, int]]:
+    """Return the numbers of used and rejected observations by array, in words."""
+    return {
+        name: {status.reason: n for status, n in by_status.items() if n}
+        for name, by_status in operator.counts().items()
+    }

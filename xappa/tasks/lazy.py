@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def decode_lazily(
     drawn = dask.delayed(sample, pure=True)(background, dask_key_name=f"xappa-sample-{key}")
     parts = []
     edges = np.concatenate([[0], np.cumsum(chunks)]).astype(int)
-    for k, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (first, last) in enumerate(pairwise(edges)):
         states = slice(int(first), int(last))
         block = dask.delayed(decode, pure=True)(
             drawn, states, dask_key_name=f"xappa-decode-{key}-{k}"

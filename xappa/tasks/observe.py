@@ -1,4 +1,4 @@
-"""Observing a Dataset: the operator that observations' metadata define, and simulated observations."""
+"""Observing a Dataset: the operator that metadata define, and simulated observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trajectory of a task: the Dataset's times, and the states around them that observations need."""
+"""The trajectory of a task: the Dataset's times, and the states around that observations need."""
 
 from __future__ import annotations
 

@@ -1,0 +1,56 @@
+"""Arguments that several tasks take, checked before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xappa.diffusion.sampling import Sampler
+from xappa.errors import ArgumentError
+from xappa.models.base import Model
+from xappa.models.gaussian import GaussianModel
+from xappa.models.settings import METHODS, Guidance
+
+__all__ = ["DEFAULT_SAMPLER", "check_sampling", "gaussian_model"]
+
+#: Third-order accuracy at one denoiser call for each step; see docs/benchmarks.md.
+DEFAULT_SAMPLER = Sampler("multistep", steps=32, options={"order": 3})
+
+
+def check_sampling(method: str, sampler: Any, guidance: Any) -> Any:
+    """Check what does not depend on data; return the sampler to use."""
+    if method not in METHODS:
+        raise ArgumentError(
+            f"unknown method {method!r}",
+            where="method=",
+            expected=", ".join(METHODS),
+            got=repr(method),
+            remedy="use one of the expected names",
+        )
+    if guidance is not None and not isinstance(guidance, Guidance):
+        raise ArgumentError(
+            "guidance is not a xappa.Guidance",
+            where="guidance=",
+            expected="xappa.Guidance(...)",
+            got=type(guidance).__name__,
+        )
+    if sampler is None:
+        return DEFAULT_SAMPLER
+    if isinstance(sampler, str):
+        return Sampler(sampler)
+    if not callable(sampler):
+        raise ArgumentError(
+            "sampler is neither a xappa.Sampler nor a function",
+            where="sampler=",
+            expected="xappa.Sampler(...), its name, or a function from denoiser to azula sampler",
+            got=type(sampler).__name__,
+        )
+    return sampler
+
+
+def gaussian_model(model: Model) -> GaussianModel:
+    """Return a model that tasks can draw from."""
+    if isinstance(model, GaussianModel):
+        return model
+    raise ArgumentError(
+        f"models of kind {model.kind!r} cannot assimilate", where="model=", got=model.name
+    )
