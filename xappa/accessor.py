@@ -65,9 +65,42 @@ class AppaAccessor:
     ) -> xr.Dataset:
         """Draw an ensemble from the posterior of the state given observations.
 
-        The Dataset gives the window, the grid and the labels, and with a background error the
-        background. See `xappa.tasks.assimilate.assimilate` for the parameters, what is returned,
-        and what is raised.
+        The Dataset gives the window (its times), the grid and the labels. Its values are the
+        background, used only with a background error; otherwise they may be NaN.
+
+        Parameters
+        ----------
+        obs
+            A DataArray, a Dataset, or a list or dict of them; CF metadata define the operator.
+        model
+            The prior: a model, its name or its path; None takes the one that fits.
+        members
+            Size of the ensemble; by default that of a background ensemble, else 16.
+        seed
+            Seed of all random numbers; None draws one, which is recorded.
+        method
+            ``"exact"``, ``"mmps"``, ``"jfps"``, ``"sda"`` or ``"dps"``.
+        error
+            Standard deviation of the observation errors where the metadata do not say it.
+        background_error
+            Standard deviation of the background's error, in the variables' units.
+        background_error_scale
+            The same in multiples of the climatological standard deviation.
+        sampler
+            A `xappa.Sampler`, its name, or a function from an azula denoiser to an azula sampler.
+        guidance
+            A `xappa.Guidance`.
+        progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        xarray.Dataset
+            The ensemble, labelled as the Dataset.
+
+        See Also
+        --------
+        xappa.tasks.assimilate.assimilate : says more, with all that is raised and references.
         """
         from xappa.tasks.assimilate import assimilate
 

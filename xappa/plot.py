@@ -224,12 +224,12 @@ def station_fan(
         _observations(ax, dequantify(obs).squeeze(drop=False), obs_error)
     ax.set_ylabel(_quantity(values, "").strip())
     ax.set_xlabel(label)
-    ax.set_title(_where(values) or _title(values), loc="left")
+    ax.set_title(_where(values) or _title(values), loc="left", pad=24)  # above the legend
     if not label:
         dates = require("matplotlib.dates", PURPOSE)
         ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(ax.xaxis.get_major_locator()))
     ax.margins(x=0.01)
-    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), **_LEGEND)
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), **_LEGEND)
     return _tidy(ax)
 
 
@@ -374,7 +374,8 @@ def _where(array: xr.DataArray) -> str:
     latitude = _degree(float(array[axes.latitude]), "N", "S")
     longitude = _degree((float(array[axes.longitude]) + 180.0) % 360.0 - 180.0, "E", "W")
     names = (c for c in array.coords.values() if c.attrs.get("cf_role") == "timeseries_id")
-    name = next((f"station {c.item()} · " for c in names if c.ndim == 0), "")
+    name = next((f"{c.item()} · " for c in names if c.ndim == 0), "")
+    name = name if not name[:1].isdigit() else f"station {name}"
     return f"{name}{latitude} {longitude}"
 
 

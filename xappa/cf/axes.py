@@ -136,16 +136,20 @@ def _pick(
         indexes = [name for name in found if coords[name].dims == (name,)]
         best = indexes or [name for name in found if coords[name].ndim] or found
         if len(best) > 1:
-            raise AmbiguousCoordinateError(
-                f"several coordinates may be the {role}",
-                where=", ".join(best),
-                expected=f"one {role} coordinate",
-                got=f"{len(best)} equally good candidates",
-                remedy=f"drop the others, or mark the right one: {_REMEDY[role]}",
-            )
+            raise _ambiguous(role, best)
         if best:
             return best[0]
     return None
+
+
+def _ambiguous(role: str, names: Sequence[str]) -> AmbiguousCoordinateError:
+    return AmbiguousCoordinateError(
+        f"several coordinates may be the {role}",
+        where=", ".join(names),
+        expected=f"one {role} coordinate",
+        got=f"{len(names)} equally good candidates",
+        remedy=f"drop the others, or mark the right one: {_REMEDY[role]}",
+    )
 
 
 def _cf(obj: xr.Dataset | xr.DataArray, role: str, axis: str | None = None) -> list[str]:
@@ -228,6 +232,10 @@ def _time(
 ) -> str | None:
     usable = {n: c for n, c in coords.items() if standard_name(c) not in (_REFERENCE,)}
     stated = [name for name, coord in usable.items() if standard_name(coord) == "time"]
+    varying = [name for name in stated if usable[name].ndim]
+    if any(not usable[name].equals(usable[varying[0]].rename(name)) for name in varying[1:]):
+        # both say that they are valid time, and they disagree: an index is no better than another
+        raise _ambiguous("time", varying)
     name = _pick("time", (stated, [n for n in _cf(obj, "time", "T") if n in usable]), usable)
     if name is not None:
         return name

@@ -11,7 +11,7 @@ import xarray as xr
 
 from xappa import units
 from xappa.cf import Axes, convert_calendar, find_axes, pressure_levels, to_seconds
-from xappa.errors import CoordinateError, XappaError, raise_all
+from xappa.errors import CoordinateError, UnitsError, XappaError, raise_all
 from xappa.observe.ancillary import ancillary_names, is_companion, on_elements
 from xappa.observe.containers import Found, collect
 from xappa.observe.error import ERROR_COORDINATE, ErrorArgument, resolve_error, unused_error_names
@@ -121,6 +121,7 @@ def _read(
         return None
     own = str(array.attrs.get("units") or match.units)
     values = problems.attempt(_values, array, own, match.units, where)
+    before = len(problems.errors)
     std = problems.attempt(
         resolve_error,
         array,
@@ -130,6 +131,10 @@ def _read(
         state_units=match.units if values is not None else own,
         error=error,
     )
+    if values is None:
+        # an error in other units than wrong ones is no problem of its own
+        later = problems.errors[before:]
+        problems.errors[before:] = [e for e in later if not isinstance(e, UnitsError)]
     if values is None or std is None:
         return None
     return _spec(found, match, positions, own, values, std)
