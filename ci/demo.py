@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy.interpolate import RBFInterpolator
 
@@ -95,7 +96,9 @@ def interpolation(train: xr.Dataset, day: xr.Dataset, obs: xr.DataArray) -> xr.D
     return day.assign(t2m=day.t2m.copy(data=mean + fields))
 
 
-def scores(forecasts: dict[str, xr.Dataset], day: xr.Dataset, held_out: xr.DataArray):
+def scores(
+    forecasts: dict[str, xr.Dataset], day: xr.Dataset, held_out: xr.DataArray
+) -> pd.DataFrame:
     """Return scores on the full grid, and at stations that were not assimilated."""
     fields = {name: forecast.t2m for name, forecast in forecasts.items()}
     table = xappa.verify.table(fields, day.t2m, scores=("rmse", "crps", "spread_skill"))

@@ -371,12 +371,11 @@ def _where(array: xr.DataArray) -> str:
     axes = find_axes(array, require=())
     if axes.latitude is None or axes.longitude is None or array[axes.latitude].ndim:
         return ""
-    latitude = _degree(float(array[axes.latitude]), "N", "S")
-    longitude = _degree((float(array[axes.longitude]) + 180.0) % 360.0 - 180.0, "E", "W")
+    latitude = _degree(round(float(array[axes.latitude]), 2), "N", "S")
+    longitude = _degree(round((float(array[axes.longitude]) + 180.0) % 360.0 - 180.0, 2), "E", "W")
     names = (c for c in array.coords.values() if c.attrs.get("cf_role") == "timeseries_id")
-    name = next((f"{c.item()} · " for c in names if c.ndim == 0), "")
-    name = name if not name[:1].isdigit() else f"station {name}"
-    return f"{name}{latitude} {longitude}"
+    name = next((f"station {c.item()} · " for c in names if c.ndim == 0), "")
+    return f"{name}{latitude} {longitude}".replace("station station", "station")
 
 
 def _not_plotable(array: xr.DataArray, expected: str, remedy: str) -> ArgumentError:

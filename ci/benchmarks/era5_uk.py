@@ -38,8 +38,9 @@ def data() -> tuple[xr.Dataset, xr.Dataset]:
     return ds.sel(time=TRAIN), ds.sel(time=TEST)
 
 
-def fit(train: xr.Dataset) -> Any:
-    return xappa.fit_gaussian(train, localisation="auto", inflation="auto", shrinkage="auto")
+def fit(train: xr.Dataset, blanket: int) -> Any:
+    auto = {"localisation": "auto", "inflation": "auto", "shrinkage": "auto"}
+    return xappa.fit_gaussian(train, blanket=blanket, **auto)
 
 
 class Reference:
@@ -133,10 +134,10 @@ def scores(field: xr.DataArray, test: xr.Dataset, held_out: Any) -> dict[str, fl
     return row
 
 
-def table(networks: int, only: list[str] | None) -> pd.DataFrame:
+def table(networks: int, only: list[str] | None, blanket: int) -> pd.DataFrame:
     train, test = data()
     start = time.perf_counter()
-    model = fit(train)
+    model = fit(train, blanket)
     print(f"fit with cross-validation: {time.perf_counter() - start:.1f} s\n{model}\n")
     reference = Reference(train, test)
     methods: dict[str, Callable[[xr.DataArray], xr.DataArray]] = {
@@ -181,7 +182,7 @@ def print_table(frame: pd.DataFrame) -> None:
     print(markdown(frame.pivot(index="method", columns="network", values="RMSE").loc[order]))
 
 
-def gaps(pairs: int) -> pd.DataFrame:
+def gaps(pairs: int, blanket: int) -> pd.DataFrame:
     """Compare the methods with the exact posterior on one day of one network.
 
     Antithetic pairs of initial noise give the mean of a deterministic sampler without
@@ -190,7 +191,7 @@ def gaps(pairs: int) -> pd.DataFrame:
     from gaps import compare
 
     train, test = data()
-    model = fit(train)
+    model = fit(train, blanket)
     day = next(days(test))
     stations = xappa.observe.random_stations(day, STATIONS, variable="t2m", error=SIGMA, seed=0)
     return compare(model, day, day.appa.observe(stations, seed=0), pairs)
@@ -201,14 +202,15 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="names of the methods to run")
     parser.add_argument("--gaps", action="store_true")
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=8, help="pairs of members, for the gaps")
+    parser.add_argument("--blanket", type=int, default=4)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", xappa.errors.GuessWarning)
     xappa.set_options(progress=False)
     if arguments.gaps:
-        print(markdown(gaps(arguments.pairs)))
+        print(markdown(gaps(arguments.pairs, arguments.blanket)))
     else:
-        print_table(table(arguments.networks, arguments.only))
+        print_table(table(arguments.networks, arguments.only, arguments.blanket))
 
 
 if __name__ == "__main__":

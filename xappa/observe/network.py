@@ -120,7 +120,7 @@ def random_stations(
         "units": str(units.dequantify(ds[variable]).attrs.get("units") or observed.units),
         "error_std": float(error),
         "featureType": "timeSeries" if observed.levels is None else "timeSeriesProfile",
-        "long_name": f"{ds[variable].attrs.get('long_name', variable)} at simulated stations",
+        "long_name": str(ds[variable].attrs.get("long_name", variable)),
     }
     if observed.standard_name:
         attrs["standard_name"] = observed.standard_name
