@@ -1,4 +1,4 @@
-"""The main job on real ERA5: fit a prior to 24 days, observe a later day at 20 stations, assimilate.
+"""The main job on real ERA5: fit a prior, observe a later day at 20 stations, assimilate, score.
 
 Prints a table of scores and the timings; writes an analysis (NetCDF) and a figure (PNG).
 """
