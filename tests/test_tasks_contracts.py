@@ -241,6 +241,10 @@ def test_models_resolve_in_order(day, obs, model, analysis, tmp_path, monkeypatc
     monkeypatch.setenv("XAPPA_MODEL_PATH", str(tmp_path))
     assert how(day) == ("only model of the catalogue that fits", model.label)
     assert how(day, model="weather")[1] == model.label
+    # The attribute names the model, whatever its folder is called, in a process that knows nothing.
+    monkeypatch.setattr("xappa.models.catalogue._SESSION", {})
+    xappa.testing.weather(times=60).pipe(xappa.fit_gaussian, modes=3).save(tmp_path / "another")
+    assert how(named) == ("attribute xappa_model", model.label)
     # An attribute opens no path.
     monkeypatch.delenv("XAPPA_MODEL_PATH")
     with pytest.raises(xappa.errors.NoModelError):

@@ -20,7 +20,7 @@ from xappa.errors import BundleError
 if TYPE_CHECKING:
     from xappa.models.base import Model
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "label_of", "load", "save"]
 
 FORMAT = 1
 _JSON, _WEIGHTS, _STATISTICS = "model.json", "weights.safetensors", "statistics.nc"
@@ -117,6 +117,12 @@ def load(path: str | Path) -> Model:
             remedy="make the bundle again; its description was edited",
         )
     return model
+
+
+def label_of(path: Path) -> str:
+    """Return the label of a bundle, see `Model.label`, without opening its arrays."""
+    document = _read_document(path)
+    return f"{document['name']} sha256:{document['hash'][:16]}"
 
 
 def _read_document(path: Path) -> dict[str, Any]:

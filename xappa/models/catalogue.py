@@ -16,7 +16,7 @@ import xarray as xr
 from xappa.bridge import Layout
 from xappa.errors import BundleError, NoModelError, XappaError
 from xappa.models.base import Model
-from xappa.models.bundle import load
+from xappa.models.bundle import label_of, load
 from xappa.options import get_option
 
 __all__ = ["catalogue", "open_model", "remember", "resolve"]
@@ -148,10 +148,13 @@ def _by_label(label: str) -> Model | None:
     """Find a model by name and hash among those at hand; a path in an attribute opens nothing."""
     if label in _SESSION:
         return _SESSION[label]
-    name = label.partition(" ")[0]
-    if name in catalogue():
-        model = open_model(name)
-        return model if model.label == label else None
+    for folder, path in catalogue().items():
+        try:
+            found = label_of(path)
+        except BundleError:
+            continue  # damaged bundles of other names are no reason to fail
+        if found == label:
+            return open_model(folder)
     return None
 
 
