@@ -164,7 +164,10 @@ class Model(abc.ABC):
         Raises
         ------
         TimeStepError
-            If the model has no time step and more than one time is asked for.
+            If the model has no time step and more than one time is asked for, or ``stop`` is
+            before ``start``.
+        ArgumentError
+            If ``start`` or ``stop`` is no time.
         """
         from xappa.models.template import template
 

@@ -30,8 +30,8 @@ class EOFAutoencoder(nn.Module):
         self.register_buffer("eofs", torch.as_tensor(eofs))
         self.register_buffer("weight", torch.as_tensor(weight))
         self._residual = residual
-        weighted = eofs.astype(np.float64) * weight[:, None]
-        self._gram = eofs.T.astype(np.float64) @ weighted
+        root = eofs * np.sqrt(weight, dtype=np.float64)[:, None]
+        self._gram = root.T @ root
 
     def encode(self, anomalies: Tensor) -> Tensor:
         """Map complete anomalies of shape (..., P) to components (..., M), float64."""

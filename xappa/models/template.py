@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from xappa.cf import convert_calendar, from_seconds, to_seconds
-from xappa.errors import TimeStepError
+from xappa.errors import ArgumentError, TimeStepError
 from xappa.models.statistics import coordinates, level_coordinates, variable_attrs
 
 if TYPE_CHECKING:
     from xappa.models.base import Model
 
 __all__ = ["template"]
+
+_SECOND = np.timedelta64(1, "s")
 
 
 def template(model: Model, start: Any, stop: Any = None) -> xr.Dataset:
@@ -68,8 +71,28 @@ def _times(model: Model, start: Any, stop: Any) -> np.ndarray:
 
 
 def _seconds(time: Any, calendar: str) -> float:
+    own = "proleptic_gregorian"
     if hasattr(time, "calendar"):
         values = xr.DataArray(np.array([time], dtype=object), dims="time")
-        return float(to_seconds(values)[0][0])
-    seconds = np.datetime64(str(time), "ns").astype("int64") / 1e9
-    return float(convert_calendar(np.array([seconds]), "proleptic_gregorian", calendar)[0])
+        seconds, own = to_seconds(values)
+    else:
+        try:
+            moment = pd.Timestamp(time.item() if isinstance(time, xr.DataArray) else time)
+            if moment.tzinfo is not None:
+                moment = moment.tz_convert("UTC").tz_localize(None)
+            seconds = np.array([moment.to_datetime64()]).astype("datetime64[us]") / _SECOND
+        except (ValueError, TypeError) as error:
+            raise _no_time(time) from error
+    converted = float(convert_calendar(np.asarray(seconds), own, calendar)[0])
+    if not np.isfinite(converted):
+        raise _no_time(time, f" of the calendar {calendar}")
+    return converted
+
+
+def _no_time(time: Any, kind: str = "") -> ArgumentError:
+    return ArgumentError(
+        f"this is no time{kind}",
+        where="model.template",
+        expected="text such as '2021-03-01T06:00', a datetime, or a cftime date",
+        got=repr(time),
+    )

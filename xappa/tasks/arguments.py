@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from xappa.diffusion.noise import draw_seed
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import ArgumentError
 from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import METHODS, Guidance
 
-__all__ = ["DEFAULT_SAMPLER", "check_sampling", "gaussian_model"]
+__all__ = ["DEFAULT_SAMPLER", "check_sampling", "gaussian_model", "seed_of"]
 
 #: Third-order accuracy at one denoiser call for each step; see docs/benchmarks.md.
 DEFAULT_SAMPLER = Sampler("multistep", steps=32, options={"order": 3})
@@ -45,6 +48,20 @@ def check_sampling(method: str, sampler: Any, guidance: Any) -> Any:
             got=type(sampler).__name__,
         )
     return sampler
+
+
+def seed_of(seed: Any) -> int:
+    """Return the seed to use, drawn afresh for None."""
+    if seed is None:
+        return draw_seed()
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise ArgumentError(
+            "the seed is no integer",
+            where="seed=",
+            expected="an integer, or None to draw one",
+            got=repr(seed),
+        )
+    return int(seed)
 
 
 def gaussian_model(model: Model) -> GaussianModel:

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
-from xappa.diffusion.noise import draw_seed
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import GuessWarning, NoObservationsWarning, warn
 from xappa.models.base import Model
@@ -20,7 +19,7 @@ from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import Draws, GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
-from xappa.tasks.arguments import check_sampling, gaussian_model
+from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
 from xappa.tasks.background import condition, relative_error
 from xappa.tasks.labels import count, finish
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
@@ -146,7 +145,7 @@ def assimilate(
     >>> ens.t2m.dims
     ('member', 'time', 'latitude', 'longitude')
     """
-    sampler = check_sampling(method, sampler, guidance)
+    sampler, seed = check_sampling(method, sampler, guidance), seed_of(seed)
     model, how = resolve(model, ds)
     gaussian = gaussian_model(model)
     layout = Layout.of(ds, model.spec)
@@ -159,9 +158,7 @@ def assimilate(
     relative = relative_error(gaussian, layout, background_error, background_error_scale)
     if not operator.n_used:
         warn(_no_observations(operator), NoObservationsWarning)
-    settings = Settings(
-        method, numbers, draw_seed() if seed is None else int(seed), sampler, guidance or Guidance()
-    )
+    settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
     if method == "exact" and operator.n_used and not operator.is_linear:
         _ = posterior_of(gaussian, operator, window, None, None).exact
     background = None if relative is None else pack(ds, model.spec, layout)

@@ -14,15 +14,14 @@ import xarray as xr
 from xappa.bridge import Layout, unpack
 from xappa.cf import timedelta_seconds
 from xappa.diffusion.markov import Initial
-from xappa.diffusion.noise import draw_seed
-from xappa.errors import TimeStepError
+from xappa.errors import GuessWarning, TimeStepError, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import open_model, remember
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
-from xappa.tasks.arguments import check_sampling, gaussian_model
+from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
 from xappa.tasks.labels import count, finish
 from xappa.tasks.window import member_numbers
 
@@ -71,7 +70,11 @@ def cycle(
     Raises
     ------
     TimeStepError
-        If ``step`` is not a multiple of the model's time step.
+        If ``step`` is not a multiple of the model's time step, or ``stop`` is before ``start``.
+    ArgumentError
+        If ``start`` or ``stop`` is no time, or another argument is not known.
+    MembersError
+        If ``members`` is not positive.
     OperatorError
         If an observation is not linear in the state.
 
@@ -88,20 +91,23 @@ def cycle(
     >>> [analysis.sizes["time"] for analysis in analyses]
     [1, 2, 2]
     """
-    sampler = check_sampling(method, sampler, guidance)
+    sampler, seed = check_sampling(method, sampler, guidance), seed_of(seed)
     if not isinstance(model, Model):
         model = open_model(model)
     gaussian = gaussian_model(model)
     times, stride = _times(gaussian, start, stop, step)
     specs = read_observations(obs, model.spec, error=error)
-    seed = draw_seed() if seed is None else int(seed)
+    numbers = member_numbers(members, Layout.of(times, model.spec))
+    for spec in specs:
+        for guess in spec.guesses:
+            warn(guess, GuessWarning)
     remember(model)
     return _cycles(
         gaussian,
         specs,
         times,
         stride,
-        members,
+        numbers,
         seed,
         {"method": method, "sampler": sampler, "guidance": guidance or Guidance()},
     )
@@ -126,7 +132,7 @@ def _cycles(
     specs: Sequence[ObservationSpec],
     template: xr.Dataset,
     stride: int,
-    members: int | None,
+    numbers: Sequence[int],
     seed: int,
     settings: dict[str, Any],
 ) -> Iterator[xr.Dataset]:
@@ -146,7 +152,6 @@ def _cycles(
         prior = model.process.trajectory(len(window), initial)
         posterior = GaussianPosterior(model, operator, window, prior, Residual(model.residual))
         layout = Layout.of(template.isel(time=slice(done, end + 1)), model.spec)
-        numbers = member_numbers(members, layout)
         draws = posterior.draw(
             settings["method"], numbers, seed, settings["sampler"], settings["guidance"]
         )

@@ -87,9 +87,10 @@ def _skeleton(z: xr.Dataset) -> xr.Dataset:
 
     out = z.drop_vars(["latent", "mode"], errors="ignore")
     for entry in json.loads(z.attrs[_LAYOUT]):
-        shape = tuple(z.sizes[dim] for dim in entry["dims"])
-        data = da.zeros(shape, dtype=entry["dtype"])
-        out[entry["name"]] = xr.Variable(entry["dims"], data, entry["attrs"])
+        # a selection, or a mean over members, may have taken dimensions away
+        dims = [dim for dim in entry["dims"] if dim in z.sizes]
+        data = da.zeros([z.sizes[dim] for dim in dims], dtype=entry["dtype"])
+        out[entry["name"]] = xr.Variable(dims, data, entry["attrs"])
     return out
 
 

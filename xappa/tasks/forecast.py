@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
 from xappa.cf import from_seconds, timedelta_seconds
-from xappa.diffusion.noise import draw_seed, generator, standard_normal
+from xappa.diffusion.noise import generator, standard_normal
 from xappa.errors import CoordinateError, DataError, GuessWarning, TimeStepError, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
-from xappa.tasks.arguments import gaussian_model
+from xappa.tasks.arguments import gaussian_model, seed_of
 from xappa.tasks.labels import finish
+from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.window import in_calendar, member_numbers
 
 __all__ = ["forecast"]
@@ -37,7 +39,7 @@ def forecast(
     ----------
     ds
         States; the last K - 1 of them, at most, are conditioned upon. With a realization dimension
-        each member is continued by itself.
+        each member is continued by itself. Dask-backed data stay lazy.
     model
         The prior; None resolves as `xappa.models.catalogue.resolve` says.
     lead
@@ -70,7 +72,7 @@ def forecast(
     numbers = member_numbers(members, layout, multiple=True)
     for guess in layout.guesses:
         warn(guess, GuessWarning)
-    seed = draw_seed() if seed is None else int(seed)
+    seed = seed_of(seed)
     if layout.times is None:
         raise CoordinateError(
             "a forecast starts at a time, and the Dataset has none",
@@ -78,10 +80,7 @@ def forecast(
             expected="a coordinate with standard_name 'time'",
             remedy="ds.assign_coords(time=...)",
         )
-    kept = max(1, min(gaussian.process.order, layout.n_times))
-    seconds = in_calendar(layout, model)
-    last = pack(ds, model.spec, layout).isel(time=slice(-kept, None))
-    states = _continued(gaussian, last.values, seconds[-kept:], steps, numbers, seed)
+    states = _states(ds, layout, gaussian, steps, numbers, seed)
     ahead = layout.times[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
     later = layout.with_times(ahead)
     dims = ("member", "time", "channel", "latitude", "longitude")
@@ -124,35 +123,74 @@ def _continued(
     model: GaussianModel,
     last: np.ndarray,
     seconds: np.ndarray,
-    steps: int,
-    members: list[int],
+    ahead: np.ndarray,
+    members: Sequence[int],
     seed: int,
 ) -> np.ndarray:
-    """Draw packed states (B, steps, channel, latitude, longitude) after the last ones."""
-    if not np.isfinite(last[..., -1, :, :, :]).any():
+    """Draw latents (B, steps, M) at the times ahead, given the last packed states."""
+    known = np.isfinite(last).any(axis=(-3, -2, -1)).reshape(-1, len(seconds)).all(axis=0)
+    if not known[-1]:
         raise DataError(
             "the state that the forecast starts from is missing",
             where="the last time of the Dataset",
             expected="values",
             got="NaN",
+            remedy="select the times that hold values: ds.isel(time=slice(None, n))",
         )
-    past = torch.as_tensor(model.encode_array(last, seconds))
+    # Only what follows the last gap: a state without values is no state to condition upon.
+    first = int(np.flatnonzero(~known)[-1]) + 1 if not known.all() else 0
+    past = torch.as_tensor(model.encode_array(last[..., first:, :, :, :], seconds[first:]))
     own = past.reshape(-1, *past.shape[-2:])
     past = own[[member % len(own) for member in members]]
-    ahead = seconds[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
     white = torch.as_tensor(standard_normal(seed, "forecast", members, ahead, model.latent_size))
     order = max(1, model.process.order)
-    for k in range(steps):
+    for k in range(len(ahead)):
         state = model.process.step(past[:, -order:], white[:, k])
         past = torch.cat([past, state[:, None]], dim=1)
-    states = model.decode_array(past[:, -steps:].numpy(), ahead)
-    flat = states.reshape(len(members), steps, -1)
+    return past[:, -len(ahead) :].numpy()
+
+
+def _decoded(
+    model: GaussianModel, latents: np.ndarray, ahead: np.ndarray, members: Sequence[int], seed: int
+) -> np.ndarray:
+    """Decode latents (B, steps, M) to packed states, with draws of the residual."""
+    states = model.decode_array(latents, ahead)
+    flat = states.reshape(len(members), len(ahead), -1)
     std = np.sqrt(model.residual.astype(np.float64))
     for b, member in enumerate(members):
         for k, time in enumerate(ahead):
             stream = generator(seed, "forecast residual", member, float(time))
             flat[b, k] += stream.standard_normal(len(std)) * std
     return states
+
+
+def _states(
+    ds: xr.Dataset,
+    layout: Layout,
+    model: GaussianModel,
+    steps: int,
+    members: Sequence[int],
+    seed: int,
+) -> Any:
+    """Return packed states (B, steps, channel, latitude, longitude), lazy if ``ds`` is."""
+    kept = max(1, min(model.process.order, layout.n_times))
+    seconds = in_calendar(layout, model)[-kept:]
+    ahead = seconds[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
+    last = pack(ds, model.spec, layout).isel(time=slice(-kept, None))
+
+    def sample(states: np.ndarray) -> np.ndarray:
+        return _continued(model, states, seconds, ahead, members, seed)
+
+    def decode(latents: np.ndarray, picked: slice) -> np.ndarray:
+        return _decoded(model, latents[:, picked], ahead[picked], members, seed)
+
+    if not is_lazy(ds):
+        return decode(sample(last.values), slice(None))
+    size = max(time_chunks(ds, layout))
+    chunks = [min(size, steps - start) for start in range(0, steps, size)]
+    token = ("forecast", model, seconds, ahead, list(members), seed)
+    shape = (len(members), steps, *model.state_shape)
+    return decode_lazily(sample, decode, last.data, token, shape, chunks)
 
 
 def _with_lead(out: xr.Dataset, layout: Layout, start: float, ahead: np.ndarray) -> xr.Dataset:

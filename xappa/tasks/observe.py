@@ -9,10 +9,10 @@ import xarray as xr
 
 from xappa.bridge import describe
 from xappa.cf import to_seconds
-from xappa.diffusion.noise import draw_seed
 from xappa.errors import GuessWarning, warn
 from xappa.observe import ObservationOperator, read_observations
 from xappa.observe import simulate as _simulate
+from xappa.tasks.arguments import seed_of
 
 __all__ = ["observation_operator", "observe"]
 
@@ -62,8 +62,9 @@ def observe(ds: xr.Dataset, network: Any, *, seed: int | None = None, error: Any
     like ``network``
         Simulated observations, in the network's units, with their errors.
     """
+    seed = seed_of(seed)
     operator = observation_operator(ds, network, error=error)
     for spec in operator.specs:
         for guess in spec.guesses:
             warn(guess, GuessWarning)
-    return _simulate(operator, ds, seed=draw_seed() if seed is None else seed)
+    return _simulate(operator, ds, seed=seed)
