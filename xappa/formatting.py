@@ -55,7 +55,7 @@ def _model_rows(model: Model) -> list[tuple[str, Any]]:
         ("variables", "\n".join(str(variable) for variable in spec.variables)),
         ("grid", spec.grid),
         ("time step", duration(spec.time_step)),
-        ("blanket", f"{model.blanket} states"),
+        ("blanket", f"{model.blanket} state" + ("s" if model.blanket > 1 else "")),
         ("latents", f"{model.latent_size} for each state of {spec.n_channels} channels"),
         ("parameters", "\n".join(_counts(model))),
         ("provenance", _mapping(model.provenance)),
@@ -77,7 +77,7 @@ def _mapping(values: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_value(part)}" for key, part in value.items())
     if isinstance(value, (list, tuple)):

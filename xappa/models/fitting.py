@@ -253,6 +253,11 @@ def _diameter(training: Training) -> float:
     return float(6371e3 * np.arccos(np.clip(cosine, -1, 1)))
 
 
+def _date(time: Any) -> str:
+    """Return a date to the minute; cftime objects say it their own way."""
+    return str(np.datetime_as_string(time, unit="m") if isinstance(time, np.datetime64) else time)
+
+
 def _provenance(
     samples: Samples, expansion: Expansion, residual: np.ndarray, chosen: dict[str, Any]
 ) -> dict[str, Any]:
@@ -264,7 +269,7 @@ def _provenance(
         "method": "xappa.fit_gaussian",
         "states": samples.count,
         "rotations": samples.rotated,
-        "period": [str(first), str(last)],
+        "period": [_date(first), _date(last)],
         "climatology": str(samples.terms),
         "residual_fraction": left,
         **chosen,

@@ -14,7 +14,7 @@ method, for which z and r are then one joint draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -370,12 +370,3 @@ class GaussianPosterior:
             for b, member in enumerate(members):
                 flat[b, k] += self.residual_draw(member, t, seed)
         return flat.reshape(decoded.shape)
-
-    def at_members(self, picked: Sequence[int]) -> GaussianPosterior:
-        """Return the posterior of some members, where members have backgrounds of their own."""
-        prior, residual = self.prior, self.residual
-        if prior.mean.ndim == 3:
-            prior = replace(prior, mean=prior.mean[list(picked)])
-        if residual.mean is not None and residual.mean.ndim == 3:
-            residual = replace(residual, mean=residual.mean[list(picked)])
-        return replace(self, prior=prior, residual=residual)

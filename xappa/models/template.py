@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["template"]
 
-_SECOND = np.timedelta64(1, "s")
+_EPOCH, _SECOND = np.datetime64(0, "us"), np.timedelta64(1, "s")
 
 
 def template(model: Model, start: Any, stop: Any = None) -> xr.Dataset:
@@ -57,7 +57,12 @@ def _times(model: Model, start: Any, stop: Any) -> np.ndarray:
     last = first if stop is None else _seconds(stop, calendar)
     step = model.spec.time_step
     if last < first:
-        raise TimeStepError("the template would end before it starts", got=f"{start} to {stop}")
+        raise TimeStepError(
+            "the template would end before it starts",
+            where="model.template",
+            expected="stop at or after start",
+            got=f"{start} to {stop}",
+        )
     if last == first:
         return np.array([first])
     if step is None:
@@ -80,7 +85,9 @@ def _seconds(time: Any, calendar: str) -> float:
             moment = pd.Timestamp(time.item() if isinstance(time, xr.DataArray) else time)
             if moment.tzinfo is not None:
                 moment = moment.tz_convert("UTC").tz_localize(None)
-            seconds = np.array([moment.to_datetime64()]).astype("datetime64[us]") / _SECOND
+            seconds = (
+                np.array([moment.to_datetime64()]).astype("datetime64[us]") - _EPOCH
+            ) / _SECOND
         except (ValueError, TypeError) as error:
             raise _no_time(time) from error
     converted = float(convert_calendar(np.asarray(seconds), own, calendar)[0])

@@ -20,7 +20,7 @@ from xappa.models.posterior import Draws, GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
 from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
-from xappa.tasks.background import condition, relative_error
+from xappa.tasks.background import condition, describe_error, relative_error
 from xappa.tasks.labels import count, finish
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.progress import progress_bar
@@ -190,7 +190,8 @@ def assimilate(
         members=len(numbers),
         settings=settings.describe(),
         observations=count(operator),
-        background_error="used" if relative is not None else None,
+        background_error=describe_error(background_error),
+        background_error_scale=describe_error(background_error_scale),
     )
 
 

@@ -8,21 +8,24 @@ prior; the residual, independent at every point, is combined there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from xappa.bridge import Layout
+from xappa.bridge import Field, Layout, Roles, StateSpec, pack
+from xappa.cf import find_axes
 from xappa.diffusion.markov import GaussianTrajectory
 from xappa.errors import ArgumentError, BackgroundError
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import Residual
 from xappa.tasks.window import Window
-from xappa.units import convert, factor_offset
+from xappa.units import convert, dequantify, factor_offset
 
-__all__ = ["condition", "relative_error"]
+__all__ = ["condition", "describe_error", "relative_error"]
 
 
 def relative_error(
@@ -38,9 +41,10 @@ def relative_error(
         The Dataset's layout.
     error
         ``background_error=``: a number in the variable's units (for Datasets of one variable), a
-        DataArray, or a Dataset or mapping by variable, each broadcast over the variable.
+        DataArray, or a Dataset or mapping by variable. DataArrays may vary with level, latitude
+        and longitude, and are brought to the model's grid by their coordinates.
     scale
-        ``background_error_scale=``: a number, or a mapping by variable.
+        ``background_error_scale=``: a number or DataArray, or a Dataset or mapping by variable.
 
     Returns
     -------
@@ -70,11 +74,11 @@ def relative_error(
         value = _pick(error if scale is None else scale, entry.name, layout, argument)
         shape = std[channels].shape
         if scale is None:
-            field = _in_state_units(value, entry, layout, shape)
+            field = _in_state_units(value, entry, shape, layout)
             with np.errstate(divide="ignore", invalid="ignore"):
                 field = field / std[channels]
         else:
-            field = np.broadcast_to(np.asarray(value, dtype=float), shape)
+            field = _on_grid(value, entry, shape, layout, argument)
         parts.append(np.where(std[channels] > 0, field, 1.0))
     s = np.concatenate(parts).ravel()
     if not (s > 0).all():
@@ -88,8 +92,25 @@ def relative_error(
     return s
 
 
+def describe_error(given: Any) -> float | str | dict[str, float | str] | None:
+    """Return what attributes say of a background error: numbers as they are, fields by their mean.
+
+    >>> describe_error({"t": 1.5, "u": xr.DataArray([1.0, 3.0], attrs={"units": "m s-1"})})
+    {'t': 1.5, 'u': 'field of mean 2 m s-1'}
+    """
+    if given is None:
+        return None
+    if isinstance(given, (xr.Dataset, Mapping)):
+        return {str(name): describe_error(given[name]) or "none" for name in given}  # type: ignore[misc]
+    if isinstance(given, xr.DataArray):
+        plain = dequantify(given)
+        kind = "field of mean " if plain.ndim else ""
+        return f"{kind}{float(plain.mean()):g} {plain.attrs.get('units', '')}".strip()
+    return str(given) if hasattr(given, "magnitude") else float(given)
+
+
 def _pick(given: Any, name: str, layout: Layout, argument: str) -> Any:
-    if isinstance(given, (xr.Dataset, dict)):
+    if isinstance(given, (xr.Dataset, Mapping)):
         if name not in given:
             raise ArgumentError(
                 "a variable has no background error",
@@ -110,28 +131,76 @@ def _pick(given: Any, name: str, layout: Layout, argument: str) -> Any:
     return given
 
 
-def _in_state_units(value: Any, entry: Any, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+def _in_state_units(value: Any, entry: Field, shape: tuple[int, ...], layout: Layout) -> np.ndarray:
     units = entry.units
     if isinstance(value, xr.DataArray):
-        units = value.attrs.get("units", units)
-        order = [layout.roles.vertical, layout.roles.latitude, layout.roles.longitude]
-        field = value.transpose(*[dim for dim in order if dim in value.dims])
-        index = tuple(slice(None) if dim in value.dims else None for dim in order)
-        array = np.asarray(field.values, dtype=float)[index]
-        if array.shape[0] > 1:
-            array = array[list(entry.levels)]
-        full = np.full((array.shape[0], *shape[1:]), np.nan)
-        rows = layout.rows if array.shape[1] > 1 else np.arange(shape[1])
-        columns = layout.columns if array.shape[2] > 1 else np.arange(shape[2])
-        full[:, rows[:, None], columns] = array
-        array = full
+        units = str(dequantify(value).attrs.get("units", units))
     elif hasattr(value, "magnitude"):
-        units, array = str(value.units), np.asarray(value.magnitude, dtype=float)
-    else:
-        array = np.asarray(value, dtype=float)
+        units, value = str(value.units), value.magnitude
     factor_offset(units, entry.variable.units, where="background_error=")
-    array = convert(array, units, entry.variable.units, difference=True, where="background_error=")
-    return np.broadcast_to(array, shape)
+    field = _on_grid(value, entry, shape, layout, "background_error=")
+    converted: np.ndarray = convert(
+        field, units, entry.variable.units, difference=True, where="background_error="
+    )
+    return converted
+
+
+def _on_grid(
+    value: Any, entry: Field, shape: tuple[int, ...], layout: Layout, argument: str
+) -> np.ndarray:
+    """Return a number or a DataArray as a field (level, latitude, longitude) of the state."""
+    if isinstance(value, xr.DataArray) and value.ndim:
+        field = _labelled(dequantify(value), entry, layout, argument)
+    else:
+        try:
+            field = np.asarray(value, dtype=float)
+        except (TypeError, ValueError):
+            field = np.empty((0,))
+        if field.ndim:
+            raise ArgumentError(
+                f"the background error of {entry.name!r} cannot be understood",
+                where=argument,
+                expected="a number, a pint quantity, or a DataArray with coordinates",
+                got=f"{type(value).__name__} {value!r:.60}",
+            )
+    return np.broadcast_to(field, shape)
+
+
+def _labelled(value: xr.DataArray, entry: Field, layout: Layout, argument: str) -> np.ndarray:
+    """Bring a DataArray to the model's grid and levels, by its own coordinates."""
+    scalars = [name for name, coord in value.coords.items() if not coord.ndim]
+    probe = value.drop_vars(scalars).squeeze(drop=True).astype(float)
+    own = layout.template.coords
+    bare = [dim for dim in probe.dims if not any(dim in c.dims for c in probe.coords.values())]
+    borrowed = {
+        name: coord
+        for name, coord in own.items()
+        if coord.ndim == 1 and coord.dims[0] in bare and coord.size == probe.sizes[coord.dims[0]]
+    }
+    probe = probe.assign_coords(borrowed)
+    grid = layout.spec.grid
+    axes = find_axes(probe.to_dataset(name=entry.variable.name))
+    roles = Roles.of(probe.to_dataset(name=entry.variable.name), axes)
+    extra = sorted({str(d) for d in probe.dims} - {roles.vertical, roles.latitude, roles.longitude})
+    if extra:
+        raise ArgumentError(
+            f"the background error of {entry.name!r} varies along {', '.join(extra)}",
+            where=argument,
+            expected="dimensions of level, latitude and longitude, with coordinates, at most",
+            got=f"dimensions {', '.join(map(str, value.dims))}",
+            remedy=f"select or average: error.mean({extra[0]!r})",
+        )
+    if roles.latitude is None:
+        probe = probe.expand_dims({"latitude": grid.latitude})
+    if roles.longitude is None:
+        probe = probe.expand_dims({"longitude": grid.longitude})
+    levels = None if roles.vertical is None else entry.variable.levels
+    variable = replace(entry.variable, standard_name=None, height=None, levels=levels)
+    probe.attrs = {"units": variable.units}
+    ds = probe.to_dataset(name=variable.name)
+    packed = pack(ds, StateSpec((variable,), grid, None, layout.spec.calendar))
+    field: np.ndarray = packed.isel(time=0).values
+    return field
 
 
 def condition(

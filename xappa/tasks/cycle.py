@@ -46,8 +46,9 @@ def cycle(
 
     Each analysis is drawn from the distribution of the states in (time - step, time] given all
     observations from ``start`` up to that time. What is carried from one cycle to the next is the
-    exact Gaussian distribution of the last states, so that nothing is lost by cycling: the last
-    state of a cycle is that of an analysis of the whole period.
+    exact Gaussian distribution of the last states' components, so that nothing is lost by cycling:
+    the last state of a cycle is that of an analysis of the whole period. (Only the residual that
+    the EOFs leave is not carried: an observation between two analyses takes its error for new.)
 
     Parameters
     ----------
@@ -56,7 +57,8 @@ def cycle(
     obs
         Observations of the whole period, as for ``assimilate``.
     start, stop
-        Valid times of the first state and the last state.
+        Valid times of the first state and the last state; the first analysis is of ``start``
+        alone, and the last one is the last whole step up to ``stop``.
     step
         Time between analyses, a multiple of the model's time step.
     members, seed, method, error, sampler, guidance
@@ -136,26 +138,15 @@ def _cycles(
     seed: int,
     settings: dict[str, Any],
 ) -> Iterator[xr.Dataset]:
-    seconds = Layout.of(template, model.spec).times
-    if seconds is None:
-        return
-    initial: Initial | None = None
+    seconds = np.asarray(Layout.of(template, model.spec).times)
     done = 0
-    ends = [*range(0, len(seconds), stride)]
-    for end in ends:
-        known = 0 if initial is None else initial.mean.shape[0]
-        window = seconds[done - known : end + 1]
-        # Observations up to the last analysis were used by it.
-        used_until = seconds[done - 1] if done else -np.inf
-        fresh = [_between(spec, used_until, window[-1]) for spec in specs]
-        operator = ObservationOperator.build(fresh, model.spec, window)
-        prior = model.process.trajectory(len(window), initial)
-        posterior = GaussianPosterior(model, operator, window, prior, Residual(model.residual))
-        layout = Layout.of(template.isel(time=slice(done, end + 1)), model.spec)
+    for posterior, known in filtered(model, specs, seconds, stride):
+        end = done + len(posterior.seconds) - known
+        layout = Layout.of(template.isel(time=slice(done, end)), model.spec)
         draws = posterior.draw(
             settings["method"], numbers, seed, settings["sampler"], settings["guidance"]
         )
-        states = posterior.decode(draws, numbers, range(known, len(window)), seed)
+        states = posterior.decode(draws, numbers, range(known, len(posterior.seconds)), seed)
         dims = ("member", "time", "channel", "latitude", "longitude")
         out = unpack(xr.DataArray(states, dims=dims), layout)
         yield finish(
@@ -166,8 +157,44 @@ def _cycles(
             method=settings["method"],
             seed=seed,
             members=len(numbers),
-            observations=count(operator),
+            observations=count(posterior.operator),
         )
+        done = end
+
+
+def filtered(
+    model: GaussianModel, specs: Sequence[ObservationSpec], seconds: np.ndarray, stride: int
+) -> Iterator[tuple[GaussianPosterior, int]]:
+    """Yield the posterior of each cycle, given the last states of the one before.
+
+    Parameters
+    ----------
+    model
+        The prior.
+    specs
+        Observations of the whole period.
+    seconds
+        Valid times of its states, shape (T,).
+    stride
+        States from one analysis to the next.
+
+    Yields
+    ------
+    posterior, known
+        Of the cycle's trajectory, whose first ``known`` states belong to the cycle before.
+    """
+    initial: Initial | None = None
+    done = 0
+    for end in range(0, len(seconds), stride):
+        known = 0 if initial is None else initial.mean.shape[0]
+        window = seconds[done - known : end + 1]
+        # Observations up to the last analysis were used by it.
+        used_until = seconds[done - 1] if done else -np.inf
+        fresh = [_between(spec, used_until, window[-1]) for spec in specs]
+        operator = ObservationOperator.build(fresh, model.spec, window)
+        prior = model.process.trajectory(len(window), initial)
+        posterior = GaussianPosterior(model, operator, window, prior, Residual(model.residual))
+        yield posterior, known
         initial = _carry(posterior, min(max(1, model.process.order), len(window)))
         done = end + 1
 

@@ -26,7 +26,7 @@ def time_chunks(ds: xr.Dataset, layout: Layout) -> tuple[int, ...]:
 
 
 def decode_lazily(
-    sample: Callable[[np.ndarray | None], Any],
+    sample: Callable[[Any], Any],
     decode: Callable[[Any, slice], np.ndarray],
     background: Any,
     token: Sequence[Any],

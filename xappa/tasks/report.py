@@ -21,7 +21,7 @@ def _rows(ds: xr.Dataset) -> list[tuple[str, object]]:
     n_times = 1 if axes.time_dim is None else ds.sizes[axes.time_dim]
     when = "none"
     if axes.time is not None:
-        when = f"{axes.time}, {n_times} states"
+        when = f"{axes.time}, {n_times} state" + ("s" if n_times > 1 else "")
         when += f" every {duration(spec.time_step)}" if spec.time_step else ""
         when += f", {spec.calendar} calendar"
     member = "none" if axes.member is None else f"{axes.member}, {ds.sizes[axes.member]} members"
