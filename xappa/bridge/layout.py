@@ -360,7 +360,13 @@ def _check_times(
     gaps: bool,
     problems: list[XappaError],
 ) -> None:
-    if times is None or times.size < 2:
+    if times is None or times.size == 1:
+        return
+    if not times.size:
+        what = "the Dataset holds no states"
+        problems.append(
+            TimeStepError(what, where=axes.time, expected="one time or more", got="none")
+        )
         return
     steps = np.diff(times)
     wrong = steps <= 0

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import xarray as xr
 
 from xappa.bridge import Layout
-from xappa.errors import BundleError, NoModelError, XappaError
+from xappa.errors import ArgumentError, BundleError, NoModelError, XappaError
 from xappa.models.base import Model
 from xappa.models.bundle import label_of, load
 from xappa.options import get_option
@@ -58,9 +58,18 @@ def open_model(name: str | Path) -> Model:
 
     Raises
     ------
+    ArgumentError
+        If ``name`` is neither text nor a path.
     BundleError
         If there is neither such a name nor such a folder, or the bundle is damaged.
     """
+    if not isinstance(name, (str, Path)):
+        raise ArgumentError(
+            "this is neither the name nor the path of a model",
+            where="xappa.open_model",
+            expected="text or a pathlib.Path",
+            got=repr(name),
+        )
     known = catalogue()
     path = known.get(str(name), Path(name)).resolve()
     if str(name) not in known and not path.is_dir():
@@ -129,8 +138,6 @@ def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, st
 
 
 def _as_model(model: Any) -> Model:
-    from xappa.errors import ArgumentError
-
     if isinstance(model, Model):
         return model
     if isinstance(model, (str, Path)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from xappa.bridge import describe
 from xappa.cf import from_seconds
-from xappa.errors import ArgumentError, DataError, GuessWarning, warn
+from xappa.errors import ArgumentError, DataError, GuessWarning, XappaError, warn
 from xappa.models.climatology import Climatology
 from xappa.models.eof import Expansion, autocovariance, expand, segments
 from xappa.models.gaussian import GaussianModel
@@ -101,6 +101,8 @@ def fit_gaussian(
     (5, 4)
     """
     _check_arguments(modes, blanket, inflation, shrinkage)
+    if localisation not in (None, "auto"):
+        localisation = _metres(localisation)
     spec, axes = describe(ds, variables=variables)
     for guess in axes.guesses:
         warn(guess, GuessWarning)
@@ -124,8 +126,8 @@ def fit_gaussian(
         spec,
         Climatology(samples.terms, samples.coefficients.reshape(shape).astype(np.float32)),
         (eofs * np.sqrt(chosen["inflation"])).astype(np.float32),
-        residual.astype(np.float32),
-        weight.astype(np.float32),
+        residual,
+        weight,
         gamma,
         name=name,
         provenance=_provenance(samples, expansion, residual, chosen),
@@ -138,9 +140,9 @@ def _check_arguments(modes: int, blanket: int | None, inflation: object, shrinka
             f"{argument} is out of range", where="xappa.fit_gaussian", expected=expected, got=got
         )
 
-    if modes < 1:
+    if not isinstance(modes, (int, np.integer)) or modes < 1:
         raise bad("modes", "at least 1", modes)
-    if blanket is not None and blanket < 1:
+    if blanket is not None and (not isinstance(blanket, (int, np.integer)) or blanket < 1):
         raise bad("blanket", "at least 1", blanket)
     if inflation != "auto" and not (isinstance(inflation, (int, float)) and inflation > 0):
         raise bad("inflation", "a positive number or 'auto'", inflation)
@@ -188,8 +190,6 @@ def _choose(
 ) -> dict[str, Any]:
     """Replace what is ``"auto"`` by values chosen within the training data."""
     fixed = dict(wanted)
-    if fixed["localisation"] not in (None, "auto"):
-        fixed["localisation"] = _metres(fixed["localisation"])
     automatic = [key for key, value in wanted.items() if isinstance(value, str) and value == "auto"]
     if not automatic:
         return fixed
@@ -221,10 +221,23 @@ def _choose(
 
 def _metres(distance: Any) -> float:
     """Read a distance: metres, or text with a unit."""
+    unit, number = "m", distance
     if isinstance(distance, str):
         number, _, unit = distance.strip().partition(" ")
-        return float(convert(float(number), unit, "m", where="localisation="))
-    return float(distance)
+    try:
+        metres = float(convert(float(number), unit or "m", "m", where="localisation="))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, XappaError):
+            raise
+        metres = 0.0
+    if not 0 < metres < np.inf:
+        raise ArgumentError(
+            "localisation is no distance",
+            where="xappa.fit_gaussian",
+            expected="a positive number of metres, text such as '1200 km', 'auto', or None",
+            got=repr(distance),
+        )
+    return metres
 
 
 def _training(samples: Samples, weight: np.ndarray) -> Training:

@@ -56,9 +56,10 @@ class GaussianModel(Model):
     eofs
         E, shape (P, M), float32, in the state's units for components of unit variance.
     residual
-        Variance of r, shape (P,), float32; NaN where a point is not part of the state.
+        Variance of r, shape (P,), float64; NaN where a point is not part of the state.
     weight
-        The weights of the EOFs' inner product, shape (P,), float32.
+        The weights of the EOFs' inner product, shape (P,), float64: inverse variances of trace
+        constituents exceed what float32 can hold.
     autocovariance
         Of the components over a blanket, shape (K, M, M), float64.
     **labels

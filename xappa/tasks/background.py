@@ -92,7 +92,7 @@ def relative_error(
     return s
 
 
-def describe_error(given: Any) -> float | str | dict[str, float | str] | None:
+def describe_error(given: Any) -> Any:
     """Return what attributes say of a background error: numbers as they are, fields by their mean.
 
     >>> describe_error({"t": 1.5, "u": xr.DataArray([1.0, 3.0], attrs={"units": "m s-1"})})
@@ -101,7 +101,7 @@ def describe_error(given: Any) -> float | str | dict[str, float | str] | None:
     if given is None:
         return None
     if isinstance(given, (xr.Dataset, Mapping)):
-        return {str(name): describe_error(given[name]) or "none" for name in given}  # type: ignore[misc]
+        return {str(name): describe_error(given[name]) for name in given}
     if isinstance(given, xr.DataArray):
         plain = dequantify(given)
         kind = "field of mean " if plain.ndim else ""
@@ -179,8 +179,9 @@ def _labelled(value: xr.DataArray, entry: Field, layout: Layout, argument: str) 
     }
     probe = probe.assign_coords(borrowed)
     grid = layout.spec.grid
-    axes = find_axes(probe.to_dataset(name=entry.variable.name))
-    roles = Roles.of(probe.to_dataset(name=entry.variable.name), axes)
+    named = probe.to_dataset(name=entry.variable.name)
+    axes = find_axes(named, require=())
+    roles = Roles.of(named, axes)
     extra = sorted({str(d) for d in probe.dims} - {roles.vertical, roles.latitude, roles.longitude})
     if extra:
         raise ArgumentError(
