@@ -15,6 +15,7 @@ from xappa.errors import (
     BackgroundError,
     BundleError,
     CoordinateError,
+    DataError,
     ErrorCovarianceError,
     GridMismatchError,
     MembersError,
@@ -254,3 +255,94 @@ def test_members_of_the_dataset_cannot_be_overruled(day, obs, model) -> None:
     ensemble = xr.concat([day] * 3, xr.Variable("number", [0, 1, 2]))
     with pytest.raises(MembersError, match=r"dimension 'number'[\s\S]*expected: 3\n  got: 4"):
         ensemble.appa.assimilate(obs, model, members=4)
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, True])
+def test_seeds_are_integers(run, day, obs, model, seed) -> None:
+    for task in (
+        lambda: run(obs, seed=seed),
+        lambda: day.appa.observe(obs, seed=seed),
+        lambda: day.appa.forecast(model, lead="6h", seed=seed),
+        lambda: xappa.cycle(
+            model, obs, start="2001-01-01", stop="2001-01-02", step="6h", seed=seed
+        ),
+    ):
+        with pytest.raises(ArgumentError, match=r"seed is no integer[\s\S]*an integer, or None"):
+            task()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"modes": "3"}, "modes is out of range"),
+        ({"localisation": "near"}, r"localisation is no distance[\s\S]*'1200 km'[\s\S]*'near'"),
+        ({"localisation": -5.0}, "localisation is no distance"),
+    ],
+)
+def test_settings_of_a_fit_are_checked(weather, settings, match) -> None:
+    with pytest.raises(ArgumentError, match=match):
+        xappa.fit_gaussian(weather, **settings)
+
+
+def test_data_that_no_prior_can_be_fitted_to(weather) -> None:
+    with pytest.raises(DataError, match=r"missing at some times[\s\S]*t2m[\s\S]*interpolate_na"):
+        xappa.fit_gaussian(weather.where(weather.time != weather.time[3]))
+    with pytest.raises(DataError, match=r"do not vary[\s\S]*zero variance"):
+        xappa.fit_gaussian(xr.full_like(weather, 280.0))
+    with pytest.raises(VariableMismatchError, match=r"'q' cannot be part[\s\S]*among t2m"):
+        xappa.fit_gaussian(weather, variables=["q"])
+
+
+def test_no_states(weather, obs, model) -> None:
+    nothing = weather.isel(time=slice(0, 0))
+    with pytest.raises(TimeStepError, match="holds no states"):
+        nothing.appa.assimilate(obs, model)
+    with pytest.raises(TimeStepError, match="holds no states"):
+        xappa.fit_gaussian(nothing)
+    with pytest.raises(TimeStepError, match=r"time\[0\] to time\[1\][\s\S]*-6 hours[\s\S]*sortby"):
+        weather.isel(time=[2, 1, 0]).appa.assimilate(obs, model)
+
+
+def test_templates_and_cycles_of_no_time(model, obs) -> None:
+    with pytest.raises(ArgumentError, match=r"this is no time[\s\S]*got: 'soon'"):
+        model.template("soon")
+    with pytest.raises(TimeStepError, match=r"end before it starts[\s\S]*2001-01-02 to 2001-01-01"):
+        model.template("2001-01-02", "2001-01-01")
+    with pytest.raises(
+        MembersError, match="positive integer"
+    ):  # at the call, not at the first step
+        xappa.cycle(model, obs, start="2001-01-01", stop="2001-01-02", step="6h", members=0)
+    for lead in ("soon", None, True):
+        with pytest.raises(ArgumentError, match=r"no duration[\s\S]*'6h'"):
+            model.template("2001-01-01").appa.forecast(model, lead=lead)
+
+
+def test_latents_of_something_else(weather, day, model) -> None:
+    with pytest.raises(DataError, match=r"no latents[\s\S]*ds.appa.encode\(model\)"):
+        day.appa.decode(model)
+    other = xappa.fit_gaussian(weather, modes=3)
+    with pytest.raises(DataError, match=r"another model[\s\S]*3 modes[\s\S]*got: 5"):
+        day.appa.encode(model).appa.decode(other)
+
+
+def test_models_that_have_no_name() -> None:
+    with pytest.raises(ArgumentError, match="neither the name nor the path"):
+        xappa.open_model(None)
+
+
+def test_errors_come_before_any_computation(day, obs, model) -> None:
+    lazy = day.chunk(time=1)
+    with xappa.testing.raise_if_dask_computes():
+        with pytest.raises(UnitsError):
+            lazy.appa.assimilate(obs.assign_attrs(units="m"), model)
+        with pytest.raises(BackgroundError):
+            lazy.appa.assimilate(obs, model, background_error=-1.0)
+        with pytest.raises(MembersError):
+            lazy.appa.assimilate(obs, model, members=0)
+
+
+def test_errors_name_all_five_things(run, obs) -> None:
+    with pytest.raises(UnitsError) as caught:
+        run(obs.assign_attrs(units="m"))
+    error = caught.value
+    assert all((error.what, error.where, error.expected, error.got, error.remedy))

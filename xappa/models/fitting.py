@@ -173,6 +173,9 @@ def _weights(samples: Samples) -> np.ndarray:
     area = np.broadcast_to(spec.grid.area_weights().ravel(), variance.shape)
     area = area * samples.mask.reshape(area.shape)
     mean = (variance * area).sum(axis=1) / np.maximum(area.sum(axis=1), 1e-300)
+    # What does not vary leaves rounding errors of its size, which are no weather.
+    size = np.abs(samples.coefficients[0]).reshape(spec.n_channels, -1).max(axis=1)
+    mean = np.where(mean > (1e-10 * size) ** 2, mean, 0.0)
     if not (mean > 0).any():
         raise DataError(
             "the training data do not vary",

@@ -115,7 +115,7 @@ def _presence(states: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_missing(always: np.ndarray, ever: np.ndarray, spec: StateSpec) -> None:
-    if not always.any():
+    if not ever.any():
         raise DataError(
             "the training data are empty: every value is missing",
             where="xappa.fit_gaussian",

@@ -86,9 +86,12 @@ def _skeleton(z: xr.Dataset) -> xr.Dataset:
     import dask.array as da
 
     out = z.drop_vars(["latent", "mode"], errors="ignore")
-    for entry in json.loads(z.attrs[_LAYOUT]):
+    entries = json.loads(z.attrs[_LAYOUT])
+    known = {dim for entry in entries for dim in entry["dims"]} | {"mode"}
+    added = [dim for dim in z["latent"].dims if dim not in known]
+    for entry in entries:
         # a selection, or a mean over members, may have taken dimensions away
-        dims = [dim for dim in entry["dims"] if dim in z.sizes]
+        dims = [*added, *(dim for dim in entry["dims"] if dim in z.sizes)]
         data = da.zeros([z.sizes[dim] for dim in dims], dtype=entry["dtype"])
         out[entry["name"]] = xr.Variable(dims, data, entry["attrs"])
     return out
