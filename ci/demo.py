@@ -157,7 +157,7 @@ def figure(
 
     one = held_out.isel(station=4)
     at_station = day.appa.operator(one)
-    fan = {"truth": at_station(day), "obs": one, "obs_error": 0.5}
+    fan = {"truth": at_station(day), "obs": one, "error": 0.5}
     xappa.plot.station_fan(at_station(analysis), **fan, ax=below)
     below.set_title(f"Held-out station, {one.latitude:.1f}°N {one.longitude:.1f}°E", loc="left")
     below.set_ylabel("2 m temperature [K]")

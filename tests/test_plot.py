@@ -126,18 +126,42 @@ def test_rank_histogram():
     assert calibrated.get_ydata()[0] == pytest.approx(0.25)
     # 95 % of a binomial proportion lie within 1.96 standard deviations.
     assert ax.lines[1].get_ydata()[0] == pytest.approx(0.25 + 1.96 * np.sqrt(0.25 * 0.75 / 100))
-    with pytest.raises(errors.ArgumentError, match="dimensions the dimension rank"):
+    with pytest.raises(errors.ArgumentError, match="expected: the dimension 'rank' alone"):
         plot.rank_histogram(histogram.expand_dims("time"))
+    plot.rank_histogram(histogram.to_dataset())
+    with pytest.raises(errors.ArgumentError, match=r"as in histogram\['t2m'\] or histogram.t2m"):
+        plot.rank_histogram(histogram.to_dataset().assign(u=histogram))
+
+
+def test_an_ensemble_is_no_rank_histogram(ensemble):
+    for wrong in (ensemble, ensemble.to_dataset()):
+        with pytest.raises(errors.ArgumentError, match=r"xappa\.verify\.rank_histogram\(ens"):
+            plot.rank_histogram(wrong)
 
 
 def test_station_fan(series):
     obs = series.mean("member").isel(time=slice(0, None, 6))
-    ax = plot.station_fan(series, obs=obs, obs_error=0.5, truth=series[0])
+    ax = plot.station_fan(series, obs=obs, error=0.5, truth=series[0])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.median(series, axis=0))
     assert ax.get_title(loc="left") == "station UK07 · 51.5°N 0.1°W"
     assert ax.get_ylabel() == "2 metre temperature [K]"
     legend = {text.get_text() for text in ax.get_legend().get_texts()}
     assert legend == {"90 % of members", "50 % of members", "median", "truth", "observations"}
+
+
+def test_obs_truth_and_errors_of_a_fan_are_drawn_in_the_units_of_the_ensemble(series):
+    obs = series.mean("member").isel(time=slice(0, None, 6)) - 273.15
+    obs = obs.assign_attrs(units="degC").assign_coords(error_std=0.5)
+    ax = plot.station_fan(series.to_dataset(), obs=obs, truth=obs)
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), obs + 273.15)
+    points, _, (bars,) = ax.containers[0]
+    np.testing.assert_allclose(points.get_ydata(), obs + 273.15)
+    lengths = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(lengths, 1.0)  # half a degree to both sides, no offset
+    with pytest.raises(errors.UnitsError):
+        plot.station_fan(series, obs=obs.assign_attrs(units="m"))
+    with pytest.raises(errors.ArgumentError, match="select one station or member"):
+        plot.station_fan(series, truth=series)
 
 
 def test_other_calendars_are_drawn_in_days(series):

@@ -96,7 +96,7 @@ class TestHandWorked:
         np.testing.assert_allclose(ours, rank_histogram(fcst, obs, "member", weights=weights))
 
     def test_observation_error_belongs_to_the_spread(self):
-        ratio = verify.spread_skill(self.fcst, self.obs, obs_error=3.0)
+        ratio = verify.spread_skill(self.fcst, self.obs, error=3.0)
         assert float(ratio) == pytest.approx(np.sqrt((5.5 * 4 / 3 + 9.0) / 10.0))
 
     def test_table(self):
@@ -111,6 +111,25 @@ class TestHandWorked:
         assert frame.loc[("ens", "u"), "rmse"] == pytest.approx(2 * np.sqrt(10.0))
         assert frame.loc[("ens", "u"), "spread_skill"] == frame.loc[("ens", "t2m"), "spread_skill"]
         assert np.isnan(frame.loc[("mean", "u"), "spread_skill"])
+
+    def test_rows_do_not_depend_on_the_first_score(self):
+        fcst, obs = (a.to_dataset() for a in (self.fcst, self.obs))
+        single = fcst.mean("member")
+        frame = verify.table({"single": single, "ens": fcst}, obs, scores=("spread_skill", "rmse"))
+        assert list(frame.index) == [("single", "t2m"), ("ens", "t2m")]
+        assert frame.loc[("single", "t2m"), "rmse"] == pytest.approx(np.sqrt(10.0))
+        assert np.isnan(frame.loc[("single", "t2m"), "spread_skill"])
+        frame = verify.table({"single": single}, obs, scores=("spread", "rmse"))
+        assert frame.shape == (1, 2)
+        mixed = fcst.assign(u=single.t2m)  # a variable without members beside one with
+        frame = verify.table(mixed, obs.assign(u=obs.t2m), scores=("spread", "rmse"))
+        assert frame["spread"].isna().tolist() == [False, True]
+
+    def test_table_of_one_forecast(self):
+        assert list(verify.table(self.fcst, self.obs, scores=("rmse",)).index) == ["forecast"]
+        frame = verify.table(self.fcst.to_dataset(), self.obs.to_dataset(), scores=("rmse",))
+        assert list(frame.index) == [("forecast", "t2m")]
+        assert frame.iloc[0, 0] == pytest.approx(np.sqrt(10.0))
 
 
 class TestClosedForms:
@@ -133,13 +152,13 @@ class TestClosedForms:
         # standard errors, and some for the variance.
         assert float(verify.spread_skill(ensemble, truth)) == pytest.approx(1.0, abs=0.025)
 
-    @pytest.mark.parametrize("obs_error", [None, 0.7])
-    def test_exchangeable_members_give_a_flat_rank_histogram(self, obs_error):
+    @pytest.mark.parametrize("error", [None, 0.7])
+    def test_exchangeable_members_give_a_flat_rank_histogram(self, error):
         ensemble, truth = gaussian_ensemble(9, 20_000)
         obs = truth
-        if obs_error is not None:
-            obs = truth + np.random.default_rng(5).normal(0.0, obs_error, truth.size)
-        counts = verify.rank_histogram(ensemble, obs, obs_error=obs_error, seed=3) * truth.size
+        if error is not None:
+            obs = truth + np.random.default_rng(5).normal(0.0, error, truth.size)
+        counts = verify.rank_histogram(ensemble, obs, error=error, seed=3) * truth.size
         assert stats.chisquare(counts.values).pvalue > 1e-3
         assert float(counts.sum()) == pytest.approx(truth.size)
 
@@ -153,12 +172,12 @@ class TestClosedForms:
     def test_noise_of_a_member_does_not_depend_on_the_others(self):
         ensemble, truth = gaussian_ensemble(6, 500)
         far = 1e6 * xr.DataArray([1, 1, 1, 1], dims="member")
-        few = verify.rank_histogram(ensemble[:2], truth, obs_error=1.0, seed=1)
+        few = verify.rank_histogram(ensemble[:2], truth, error=1.0, seed=1)
         many = ensemble.copy(data=ensemble.values)
         many[2:] = many[2:] + far
-        more = verify.rank_histogram(many, truth, obs_error=1.0, seed=1)
+        more = verify.rank_histogram(many, truth, error=1.0, seed=1)
         np.testing.assert_allclose(more[:3], few)
-        other = verify.rank_histogram(ensemble[:2], truth, obs_error=1.0, seed=2)
+        other = verify.rank_histogram(ensemble[:2], truth, error=1.0, seed=2)
         assert not np.allclose(other, few)
 
     def test_area_weights_are_exact_on_the_sphere(self):
@@ -173,75 +192,6 @@ class TestClosedForms:
         np.testing.assert_allclose(zonal, error[:, 0])
         mean = verify.bias((zero + error).mean("longitude"), zero.mean("longitude"))
         assert float(mean) == pytest.approx(float(verify.bias(zero + error, zero)))
-
-
-class TestDesroziers:
-    """A scalar linear-Gaussian problem in observation space, with and without the right weights."""
-
-    n, background_variance, observation_variance = 200_000, 2.0, 0.5
-
-    def departures(self, gain):
-        rng = np.random.default_rng(7)
-        truth = rng.normal(280.0, 5.0, self.n)
-        x_b = truth + rng.normal(0.0, np.sqrt(self.background_variance), self.n)
-        y = truth + rng.normal(0.0, np.sqrt(self.observation_variance), self.n)
-        obs = xr.DataArray(y, dims="station", name="t2m", attrs={"units": "K"})
-        equivalents = xr.zeros_like(obs) + x_b
-        analysis = equivalents + gain * (obs - equivalents)
-        return verify.departures(
-            obs, equivalents, analysis, obs_error=np.sqrt(self.observation_variance)
-        )
-
-    def test_right_weights_recover_all_variances(self):
-        b, r = self.background_variance, self.observation_variance
-        found = verify.desroziers(self.departures(b / (b + r))).sel(source="diagnosed")
-        # Relative standard errors of second moments are below √(2/n) (b + r) / r = 1.6 %.
-        assert float(found.observation_variance) == pytest.approx(r, rel=0.02)
-        assert float(found.background_variance) == pytest.approx(b, rel=0.02)
-        assert float(found.analysis_variance) == pytest.approx(b * r / (b + r), rel=0.04)
-        assert float(found.innovation_variance) == pytest.approx(b + r, rel=0.02)
-        assert float(found.background_bias) == pytest.approx(0.0, abs=0.02)
-        assert found.observation_variance.attrs["units"] == "K2"
-
-    def test_wrong_weights_show(self):
-        found = verify.desroziers(self.departures(0.2))  # R = 4 B was assumed
-        diagnosed = found.observation_variance.sel(source="diagnosed")
-        assumed = found.observation_variance.sel(source="assumed")
-        assert float(assumed) == pytest.approx(0.5)
-        assert float(diagnosed) == pytest.approx(0.8 * 2.5, rel=0.02)
-
-    def test_ensembles_bring_their_variances(self):
-        rng = np.random.default_rng(2)
-        obs = xr.DataArray(np.zeros(20_000), dims="station")
-        ensemble = xr.DataArray(rng.normal(0.0, 2.0, (5, 20_000)), dims=("number", "station"))
-        found = verify.departures(obs, ensemble, ensemble / 2)
-        assert float(found.background_variance.mean()) == pytest.approx(4.0, rel=0.03)
-        assert float(found.analysis_variance.mean()) == pytest.approx(1.0, rel=0.03)
-        assert "observation_variance" not in found
-        assert np.isnan(verify.desroziers(found).observation_variance.sel(source="assumed"))
-
-    def test_operator_maps_states_to_equivalents(self):
-        obs = xr.DataArray([3.0, np.nan], dims="station", name="speed", attrs={"units": "m s-1"})
-        state = xr.Dataset({"u": ("station", [1.0, 2.0])})
-        found = verify.departures(obs, state, state + 1, operator=lambda ds: ds.u.rename("speed"))
-        np.testing.assert_array_equal(found.background_departure, [2.0, np.nan])
-        np.testing.assert_array_equal(found.analysis_departure, [1.0, np.nan])
-        assert found.background_departure.attrs["units"] == "m s-1"
-
-    def test_departures_are_in_the_units_of_the_observations(self):
-        obs = xr.DataArray([10.0], dims="station", attrs={"units": "degC"})
-        kelvin = xr.DataArray([282.15], dims="station", attrs={"units": "K"})
-        found = verify.departures(obs, kelvin, kelvin + 0.5).background_departure
-        assert float(found[0]) == pytest.approx(1.0)
-        assert found.attrs["units"] == "K"
-
-    def test_states_without_an_operator_are_refused(self):
-        with pytest.raises(errors.ObservationTypeError, match="is not one observation array"):
-            verify.departures(xr.DataArray([1.0], dims="x"), xr.Dataset(), xr.Dataset())
-
-    def test_other_datasets_are_refused(self):
-        with pytest.raises(errors.VariableMismatchError, match="holds no departures"):
-            verify.desroziers(xr.Dataset({"t": ("x", [1.0])}))
 
 
 class TestLabels:
@@ -306,7 +256,7 @@ class TestLabels:
         before = ensemble.copy(deep=True), truth.copy(deep=True)
         for score in (verify.rmse, verify.crps, verify.spread_skill, verify.rank_histogram):
             score(ensemble, truth)
-        verify.departures(truth, ensemble, ensemble, obs_error=1.0)
+        verify.departures(truth, ensemble, ensemble, error=1.0)
         xr.testing.assert_identical(ensemble, before[0])
         xr.testing.assert_identical(truth, before[1])
 
@@ -330,8 +280,8 @@ def test_dask_stays_lazy_and_gives_the_same(score):
 def test_rank_histogram_is_lazy_and_independent_of_chunks():
     ensemble, truth = gaussian_ensemble(4, 60)
     with raise_if_dask_computes():
-        lazy = verify.rank_histogram(ensemble.chunk(member=2, time=7), truth, obs_error=1.0)
-    np.testing.assert_allclose(lazy, verify.rank_histogram(ensemble, truth, obs_error=1.0))
+        lazy = verify.rank_histogram(ensemble.chunk(member=2, time=7), truth, error=1.0)
+    np.testing.assert_allclose(lazy, verify.rank_histogram(ensemble, truth, error=1.0))
 
 
 class TestBadInput:
@@ -364,10 +314,30 @@ class TestBadInput:
         with pytest.raises(errors.CoordinateError, match="have a member dimension"):
             verify.rmse(self.ensemble, self.ensemble)
 
+    @pytest.mark.parametrize("score", [verify.rmse, verify.bias, verify.crps])
+    def test_an_ensemble_is_no_truth(self, score):
+        with pytest.raises(errors.CoordinateError, match="swap the arguments"):
+            score(self.truth, self.ensemble)
+        with pytest.raises(errors.CoordinateError, match="swap the arguments"):
+            verify.table({"a": self.truth.to_dataset()}, self.ensemble.to_dataset())
+        with pytest.raises(errors.CoordinateError, match="select a member"):
+            score(self.ensemble, self.ensemble.rename(member="number"))
+
+    def test_table_says_what_was_passed(self):
+        with pytest.raises(
+            errors.ObservationTypeError, match=r"forecast: a DataArray 't'; obs.*\['t'\]"
+        ):
+            verify.table({"a": self.ensemble}, self.truth.to_dataset())
+        with pytest.raises(errors.ObservationTypeError, match="forecast: a ndarray"):
+            verify.table({"a": self.ensemble.values}, self.truth)
+        for wrong in ({}, [self.ensemble]):
+            with pytest.raises(errors.ObservationTypeError, match="no forecasts by name"):
+                verify.table(wrong, self.truth)
+
     def test_negative_error(self):
         for score in (verify.spread_skill, verify.rank_histogram):
             with pytest.raises(errors.ErrorCovarianceError, match="negative"):
-                score(self.ensemble, self.truth, obs_error=-1.0)
+                score(self.ensemble, self.truth, error=-1.0)
 
     def test_unknown_score(self):
         with pytest.raises(errors.ArgumentError, match="unknown score 'acc'"):

@@ -30,7 +30,7 @@ def rank_histogram(
     reduce_dims: Dims = None,
     preserve_dims: Dims = None,
     weights: Weights = "area",
-    obs_error: float | xr.DataArray | None = None,
+    error: float | xr.DataArray | None = None,
     seed: int = 0,
 ) -> Labelled:
     """Relative frequency of the rank of the verifying value among the members.
@@ -40,10 +40,10 @@ def rank_histogram(
     fcst, obs, reduce_dims, preserve_dims, weights
         As in `xappa.verify.rmse`. A value that equals several members counts for each rank that it
         could have, in equal parts.
-    obs_error
+    error
         Standard deviation of the error of ``obs``, in the forecast's units, if ``obs`` are
         observations: independent Gaussian noise of that size is added to each member. A number, or
-        a DataArray on the dimensions of ``obs``.
+        a DataArray on the dimensions of ``obs``. None: ``obs`` are taken as exact.
     seed
         Seed of that noise; a member's noise does not depend on the number of members.
 
@@ -57,7 +57,7 @@ def rank_histogram(
     CoordinateError
         If there are fewer than two members.
     ErrorCovarianceError
-        If ``obs_error`` is negative.
+        If ``error`` is negative.
     XappaError
         As in `xappa.verify.rmse`.
 
@@ -73,13 +73,13 @@ def rank_histogram(
     >>> rank_histogram(fcst, obs).values
     array([0.5, 0.5, 0. ])
     """
-    if obs_error is not None:
-        obs_error = checked_error(obs_error)
+    if error is not None:
+        error = checked_error(error)
 
     def score(f: xr.DataArray, o: xr.DataArray) -> xr.DataArray:
         p = pair(f, o, reduce_dims=reduce_dims, preserve_dims=preserve_dims, weights=weights)
         member = p.require_members()
-        ensemble = p.fcst if obs_error is None else p.fcst + obs_error * _noise(p, member, seed)
+        ensemble = p.fcst if error is None else p.fcst + error * _noise(p, member, seed)
         histogram = p.average(_shares(ensemble, p.obs, member)).rename(f.name)
         histogram.attrs = {"long_name": "relative frequency of ranks", "units": "1"}
         histogram["rank"].attrs = {"long_name": "rank of the verifying value", "units": "1"}

@@ -28,9 +28,15 @@ import numpy as np
 import xarray as xr
 
 from xappa.errors import ObservationTypeError, VariableMismatchError
-from xappa.units import dequantify
+from xappa.observe.ancillary import ERROR_MODIFIER, companions, modifier
+from xappa.observe.error import (
+    ERROR_ATTRIBUTES,
+    ERROR_COORDINATE,
+    ErrorArgument,
+    resolve_error,
+)
+from xappa.units import convert, dequantify
 from xappa.verify.pairing import Dims, Pair, difference_units, in_units_of, pair
-from xappa.verify.scores import checked_error
 
 __all__ = ["departures", "desroziers"]
 
@@ -43,7 +49,7 @@ def departures(
     analysis: xr.DataArray | xr.Dataset,
     *,
     operator: Operator | None = None,
-    obs_error: float | xr.DataArray | None = None,
+    error: ErrorArgument = None,
 ) -> xr.Dataset:
     """Departures O-B and O-A with the variances that were assumed.
 
@@ -56,8 +62,11 @@ def departures(
         ``operator``, Datasets of states.
     operator
         What ``ds.appa.operator(obs)`` returns: maps a Dataset of states to equivalents of ``obs``.
-    obs_error
-        Standard deviation of the observation errors, in the units of ``obs``.
+    error
+        Standard deviation of the observation errors: a number in the units of ``obs``, a pint
+        quantity or a DataArray. By default that of the operator, if it knows it, or else what
+        ``obs`` themselves say (coordinate ``error_std`` or one with the modifier
+        ``standard_error``, attribute ``error_std`` or ``standard_error``).
 
     Returns
     -------
@@ -70,7 +79,7 @@ def departures(
     Raises
     ------
     ErrorCovarianceError
-        If ``obs_error`` is negative.
+        If ``error`` is not positive or does not fit ``obs``.
     GridMismatchError
         If the labels match only in part.
     ObservationTypeError
@@ -83,7 +92,7 @@ def departures(
     >>> import xarray as xr
     >>> obs = xr.DataArray([2.0, 4.0], dims="station")
     >>> background = xr.DataArray([[0.0, 1.0], [2.0, 3.0]], dims=("member", "station"))
-    >>> d = departures(obs, background, obs - 0.5, obs_error=1.0)
+    >>> d = departures(obs, background, obs - 0.5, error=1.0)
     >>> d.background_departure.values, d.background_variance.values, d.analysis_departure.values
     (array([1., 2.]), array([2., 2.]), array([0.5, 0.5]))
     """
@@ -98,8 +107,9 @@ def departures(
         if p.member is not None and p.fcst.sizes[p.member] > 1:
             title = f"ensemble variance of the {name} equivalents"
             result[f"{name}_variance"] = _of(obs, p.variance, title, 2)
-    if obs_error is not None:
-        variance = xr.zeros_like(obs).where(obs.notnull()) + checked_error(obs_error) ** 2
+    std = _error_std(dequantify(obs), operator, error)
+    if std is not None:
+        variance = (std**2).where(obs.notnull())
         result["observation_variance"] = _of(obs, variance, "observation error variance", 2)
     return result
 
@@ -179,6 +189,44 @@ def desroziers(
     for name, values in (("background", d_b), ("analysis", d_a)):
         result[f"{name}_bias"] = _of(d_b, mean(values), f"mean {name} departure", 1)
     return result
+
+
+def _error_std(
+    obs: xr.DataArray, operator: Operator | None, error: ErrorArgument
+) -> xr.DataArray | None:
+    """Return the standard deviation of the errors, in the units of obs; None where nobody says."""
+    if error is None:
+        error = _operator_error(obs, operator)
+    if error is None and not _states_error(obs):
+        return None
+    names = tuple(str(name) for name in (obs.name or "obs", obs.attrs.get("standard_name")) if name)
+    unit = str(obs.attrs.get("units") or "1")
+    std = resolve_error(
+        obs, None, names=names, obs_units=unit, state_units=unit, error=error
+    ).reshape(obs.shape)
+    return xr.DataArray(std, obs.coords, obs.dims)
+
+
+def _operator_error(obs: xr.DataArray, operator: Operator | None) -> xr.DataArray | None:
+    """Return the errors that an ObservationOperator of one array was built with."""
+    specs: Any = getattr(operator, "specs", ())
+    if len(specs) != 1:
+        return None
+    spec = specs[0]
+    std = convert(spec.error_std, spec.state_units, spec.units, difference=True)
+    template = spec.template
+    labels = {dim: template.indexes[dim] for dim in template.dims if dim in template.indexes}
+    errors = xr.DataArray(std.reshape(template.shape), labels, template.dims)
+    return errors.reindex_like(obs).assign_attrs(units=spec.units)
+
+
+def _states_error(obs: xr.DataArray) -> bool:
+    """Tell whether observations carry their errors (see `xappa.observe.error`)."""
+    stated = any(
+        name == ERROR_COORDINATE or modifier(coordinate) == ERROR_MODIFIER
+        for name, coordinate in companions(obs, None)
+    )
+    return stated or any(key in obs.attrs for key in ERROR_ATTRIBUTES)
 
 
 def _pair(name: str, equivalents: Any, obs: xr.DataArray) -> Pair:

@@ -28,7 +28,16 @@ from xappa.errors import (
 )
 from xappa.grid import Grid
 
-__all__ = ["Dims", "Pair", "Weights", "difference_units", "each_variable", "in_units_of", "pair"]
+__all__ = [
+    "Dims",
+    "Pair",
+    "Weights",
+    "difference_units",
+    "each_variable",
+    "in_units_of",
+    "pair",
+    "shared_variables",
+]
 
 Dims: TypeAlias = str | Iterable[Hashable] | None
 Weights: TypeAlias = Literal["area"] | xr.DataArray | None
@@ -117,24 +126,51 @@ def each_variable(
     """
     if isinstance(fcst, xr.DataArray) and isinstance(obs, xr.DataArray):
         return score(fcst, obs)
+    shared = shared_variables(fcst, obs)
+    return xr.Dataset({name: score(fcst[name], obs[name]) for name in shared})
+
+
+def shared_variables(fcst: Any, obs: Any, where: str = "verification") -> list[Hashable]:
+    """Return the names of the variables that two Datasets share, in the order of the first.
+
+    Raises
+    ------
+    ObservationTypeError
+        If one of them is no Dataset.
+    VariableMismatchError
+        If they share no variable.
+    """
     if not (isinstance(fcst, xr.Dataset) and isinstance(obs, xr.Dataset)):
         raise ObservationTypeError(
             "forecast and observations are of different kinds",
-            where="verification",
+            where=where,
             expected="two DataArrays or two Datasets",
-            got=f"{type(fcst).__name__} and {type(obs).__name__}",
-            remedy="select the variable, as in fcst['t2m']",
+            got=f"forecast: {_described(fcst)}; observations: {_described(obs)}",
+            remedy="select the variable on both sides, as in fcst['t2m']",
         )
     shared = [name for name in fcst.data_vars if name in obs.data_vars]
     if not shared:
         raise VariableMismatchError(
             "forecast and observations share no variable",
-            where="verification",
+            where=where,
             expected=f"one of {sorted(map(str, fcst.data_vars))}",
             got=f"{sorted(map(str, obs.data_vars))}",
             remedy="rename the variables of one side",
         )
-    return xr.Dataset({name: score(fcst[name], obs[name]) for name in shared})
+    return shared
+
+
+def _described(obj: Any) -> str:
+    """Say what was passed.
+
+    >>> _described(xr.DataArray(1.0, name="t2m")), _described([1])
+    ("a DataArray 't2m'", 'a list')
+    """
+    if isinstance(obj, xr.DataArray):
+        return f"a DataArray {obj.name!r}"
+    if isinstance(obj, xr.Dataset):
+        return f"a Dataset of {list(obj.data_vars)}"
+    return f"a {type(obj).__name__}"
 
 
 def pair(
@@ -163,7 +199,7 @@ def pair(
     ArgumentError
         If dimensions are unknown or both arguments are given.
     CoordinateError
-        If ``obs`` has a member dimension, too.
+        If ``obs`` has a member dimension.
     GridMismatchError
         If the labels match only in part.
     UnitsError
@@ -172,20 +208,33 @@ def pair(
     fcst, obs = units.dequantify(fcst), units.dequantify(obs)
     axes = find_axes(fcst, require=())
     member = axes.member if axes.member in fcst.dims else None
-    if member is not None and member in obs.dims:
-        raise CoordinateError(
-            "the values to verify against have a member dimension",
-            where=f"{obs.name!r}, dimension {member!r}",
-            expected="one value at each point",
-            got=f"{obs.sizes[member]} members",
-            remedy=f"select a member or take the mean over {member!r}",
-        )
+    _check_single(fcst, obs, member)
     if member is not None and fcst.chunks is not None:
         fcst = fcst.chunk({member: -1})
     obs = in_units_of(fcst, obs)
     fcst, obs = _match_labels(fcst, obs, axes)
     reduced = _reduced(fcst, obs, member, reduce_dims, preserve_dims)
     return Pair(fcst, obs, member, reduced, _weights(weights, fcst, axes, reduced))
+
+
+def _check_single(fcst: xr.DataArray, obs: xr.DataArray, member: str | None) -> None:
+    """Refuse an ensemble as the truth."""
+    own = member
+    if member not in obs.dims:
+        own = find_axes(obs, require=()).member
+        if own not in obs.dims or own in fcst.dims:  # "sample" may count observations, not members
+            return
+    if member is None:
+        remedy = "swap the arguments: the forecast comes first, what verifies it second"
+    else:
+        remedy = f"select a member or take the mean over {own!r}"
+    raise CoordinateError(
+        "the values to verify against have a member dimension",
+        where=f"{obs.name!r}, dimension {own!r}",
+        expected="one value at each point",
+        got=f"{obs.sizes[own]} members",
+        remedy=remedy,
+    )
 
 
 def difference_units(of: str | None) -> str | None:

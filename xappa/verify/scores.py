@@ -209,7 +209,7 @@ def spread_skill(
     reduce_dims: Dims = None,
     preserve_dims: Dims = None,
     weights: Weights = "area",
-    obs_error: float | xr.DataArray | None = None,
+    error: float | xr.DataArray | None = None,
 ) -> Labelled:
     """Ratio of the spread, corrected for the ensemble size, to the error of the ensemble mean.
 
@@ -219,9 +219,10 @@ def spread_skill(
     ----------
     fcst, obs, reduce_dims, preserve_dims, weights
         As in `rmse`.
-    obs_error
+    error
         Standard deviation of the error of ``obs``, in the forecast's units, if ``obs`` are
-        observations: their variance belongs to what the ensemble has to explain.
+        observations: their variance belongs to what the ensemble has to explain. None: ``obs`` are
+        taken as exact.
 
     Returns
     -------
@@ -233,7 +234,7 @@ def spread_skill(
     CoordinateError
         If there are fewer than two members.
     ErrorCovarianceError
-        If ``obs_error`` is negative.
+        If ``error`` is negative.
     XappaError
         As in `rmse`.
 
@@ -249,7 +250,7 @@ def spread_skill(
     >>> round(float(spread_skill(fcst, obs) ** 2), 4)  # variance 1, four thirds of it; error 1
     1.3333
     """
-    noise = 0.0 if obs_error is None else checked_error(obs_error) ** 2
+    noise = 0.0 if error is None else checked_error(error) ** 2
 
     def score(f: xr.DataArray, o: xr.DataArray) -> xr.DataArray:
         p = pair(f, o, reduce_dims=reduce_dims, preserve_dims=preserve_dims, weights=weights)
@@ -261,7 +262,7 @@ def spread_skill(
     return each_variable(score, fcst, obs)
 
 
-def checked_error(obs_error: float | xr.DataArray) -> Any:
+def checked_error(error: float | xr.DataArray) -> Any:
     """Return the standard deviation of the observation error.
 
     Raises
@@ -269,15 +270,15 @@ def checked_error(obs_error: float | xr.DataArray) -> Any:
     ErrorCovarianceError
         If it is negative anywhere.
     """
-    if bool((np.asarray(obs_error) < 0).any()):
+    if bool((np.asarray(error) < 0).any()):
         raise ErrorCovarianceError(
             "the observation error is negative",
-            where="obs_error",
+            where="argument 'error'",
             expected="a standard deviation, zero or more",
-            got=f"a minimum of {np.nanmin(np.asarray(obs_error))}",
+            got=f"a minimum of {np.nanmin(np.asarray(error))}",
             remedy="pass the standard deviation of the errors in the forecast's units",
         )
-    return obs_error
+    return error
 
 
 def _options(p: Pair) -> dict[str, Any]:

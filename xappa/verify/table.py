@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import pandas as pd
 import xarray as xr
 
 from xappa.cf import find_axes
-from xappa.errors import ArgumentError
+from xappa.errors import ArgumentError, ObservationTypeError
 from xappa.verify import scores as _scores
-from xappa.verify.pairing import Weights
+from xappa.verify.pairing import Weights, shared_variables
 
 __all__ = ["SCORES", "table"]
 
@@ -23,10 +23,13 @@ SCORES = {
     "spread_skill": _scores.spread_skill,
 }
 ENSEMBLE_ONLY = ("spread", "spread_skill")
+Forecasts: TypeAlias = (
+    Mapping[str, xr.DataArray] | Mapping[str, xr.Dataset] | xr.DataArray | xr.Dataset
+)
 
 
 def table(
-    forecasts: Mapping[str, xr.DataArray] | Mapping[str, xr.Dataset],
+    forecasts: Forecasts,
     obs: xr.DataArray | xr.Dataset,
     *,
     scores: Sequence[str] = ("rmse", "bias", "crps", "spread_skill"),
@@ -38,6 +41,7 @@ def table(
     ----------
     forecasts
         Forecasts or analyses by the name that they get in the table; single ones beside ensembles.
+        A DataArray or Dataset alone gets the name ``"forecast"``.
     obs
         Values to verify all of them against.
     scores
@@ -48,13 +52,16 @@ def table(
     Returns
     -------
     pandas.DataFrame
-        One row for each forecast (and variable, if they are Datasets), one column for each score;
-        spread and spread-skill ratio of a single forecast are NaN.
+        One row for each forecast (and each variable that it shares with ``obs``, if they are
+        Datasets), one column for each score; spread and spread-skill ratio of a single forecast
+        are NaN.
 
     Raises
     ------
     ArgumentError
         If a score is unknown.
+    ObservationTypeError
+        If there are no forecasts, or one is not of the kind of ``obs``.
     XappaError
         As in `xappa.verify.rmse`.
 
@@ -77,27 +84,44 @@ def table(
             got=", ".join(unknown),
             remedy="use the expected names",
         )
-    rows = {
-        name: {score: _value(score, fcst, obs, weights) for score in scores}
-        for name, fcst in forecasts.items()
-    }
-    if isinstance(obs, xr.DataArray):
-        return pd.DataFrame.from_dict(rows, orient="index", columns=list(scores))
-    by_variable = {
-        (name, variable): {score: values[score].get(variable, float("nan")) for score in scores}
-        for name, values in rows.items()
-        for variable in values[scores[0]]
-    }
-    frame = pd.DataFrame.from_dict(by_variable, orient="index", columns=list(scores))
-    frame.index = pd.MultiIndex.from_tuples(by_variable, names=["forecast", "variable"])
+    rows: dict[Any, dict[str, float]] = {}
+    for key, fcst, verifying in _pairs(_by_name(forecasts), obs):
+        rows[key] = {score: _value(score, fcst, verifying, weights) for score in scores}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(scores))
+    if isinstance(obs, xr.Dataset):
+        frame.index = pd.MultiIndex.from_tuples(rows, names=["forecast", "variable"])
     return frame
 
 
-def _value(score: str, fcst: Any, obs: Any, weights: Weights) -> Any:
-    """One number, or for Datasets one for each variable."""
-    if score in ENSEMBLE_ONLY and find_axes(fcst, require=()).member is None:
-        return {} if isinstance(fcst, xr.Dataset) else float("nan")
-    values = SCORES[score](fcst, obs, weights=weights)
-    if isinstance(values, xr.Dataset):
-        return {name: float(value) for name, value in values.data_vars.items()}
-    return float(values)
+def _by_name(forecasts: Any) -> Mapping[str, Any]:
+    if isinstance(forecasts, (xr.DataArray, xr.Dataset)):  # a Dataset is a Mapping of variables
+        return {"forecast": forecasts}
+    if isinstance(forecasts, Mapping) and forecasts:
+        return forecasts
+    raise ObservationTypeError(
+        "there are no forecasts by name",
+        where="xappa.verify.table, argument 'forecasts'",
+        expected="a dict of DataArrays or Datasets, or one of them",
+        got="an empty dict" if isinstance(forecasts, Mapping) else type(forecasts).__name__,
+        remedy="name them, as in {'background': background, 'analysis': analysis}",
+    )
+
+
+def _pairs(
+    forecasts: Mapping[str, Any], obs: xr.DataArray | xr.Dataset
+) -> Iterator[tuple[Hashable, xr.DataArray, xr.DataArray]]:
+    """Yield the key of each row, and the arrays to compare."""
+    for name, fcst in forecasts.items():
+        if isinstance(fcst, xr.DataArray) and isinstance(obs, xr.DataArray):
+            yield name, fcst, obs
+            continue
+        for variable in shared_variables(fcst, obs, f"xappa.verify.table, forecast {name!r}"):
+            yield (name, variable), fcst[variable], obs[variable]
+
+
+def _value(score: str, fcst: xr.DataArray, obs: xr.DataArray, weights: Weights) -> float:
+    """Return a score, NaN where it needs more than one member."""
+    member = find_axes(fcst, require=()).member
+    if score in ENSEMBLE_ONLY and (member not in fcst.dims or fcst.sizes[member] < 2):
+        return float("nan")
+    return float(SCORES[score](fcst, obs, weights=weights))
