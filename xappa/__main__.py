@@ -16,6 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
     ----------
     arguments
         Command-line arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit status: 0, or 2 after an error, whose message goes to the standard error.
     """
     parser = argparse.ArgumentParser(prog="python -m xappa", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -23,12 +28,18 @@ def main(arguments: list[str] | None = None) -> int:
     show = commands.add_parser("show", help="what a file of data, or a bundle, is recognised as")
     show.add_argument("path", type=Path)
     parsed = parser.parse_args(arguments)
-    if parsed.command == "versions":
-        from xappa.versions import show_versions
+    from xappa.errors import XappaError
 
-        show_versions()
-    else:
-        sys.stdout.write(_show(parsed.path) + "\n")
+    try:
+        if parsed.command == "versions":
+            from xappa.versions import show_versions
+
+            show_versions()
+        else:
+            sys.stdout.write(_show(parsed.path) + "\n")
+    except XappaError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 2
     return 0
 
 
@@ -36,10 +47,29 @@ def _show(path: Path) -> str:
     import xarray as xr
 
     import xappa
+    from xappa.errors import DataError
 
     if (path / "model.json").is_file():
         return repr(xappa.open_model(path))
-    with xr.open_dataset(path) as ds:
+    if not path.exists():
+        raise DataError(
+            "there is no such file",
+            where=str(path),
+            expected="a file of data that xarray opens, or the folder of a bundle",
+            remedy="correct the path",
+        )
+    try:
+        opened = xr.open_dataset(path)
+    # each of xarray's engines raises errors of its own for what it cannot read
+    except Exception as error:
+        raise DataError(
+            "the file cannot be read",
+            where=str(path),
+            expected="a file of data that xarray opens, or the folder of a bundle",
+            got=f"{type(error).__name__}: {str(error).partition('. ')[0]}",
+            remedy="pass a NetCDF, Zarr or GRIB file; GRIB needs pip install 'xappa[cfgrib]'",
+        ) from error
+    with opened as ds:
         return repr(ds.appa)
 
 

@@ -1,15 +1,15 @@
 """Exceptions and warnings of xappa.
 
 Every error tells five things: *what* is wrong, *where* (the variable, coordinate or file), what was
-*expected*, what was *got*, and the *remedy*. Several errors found at once are raised together as an
-``ExceptionGroup`` whose message lists them all (`raise_all`).
+*expected*, what was *got*, and the *remedy*. Several errors found at once are raised together as
+`XappaErrors`, an ``ExceptionGroup`` whose message lists them all (`raise_all`).
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 __all__ = [
@@ -34,7 +34,9 @@ __all__ = [
     "UnknownQuantityError",
     "VariableMismatchError",
     "XappaError",
+    "XappaErrors",
     "XappaWarning",
+    "forget_warnings",
     "raise_all",
     "warn",
 ]
@@ -90,6 +92,49 @@ def _rebuild(
     remedy: str | None,
 ) -> XappaError:
     return kind(what, where=where, expected=expected, got=got, remedy=remedy)
+
+
+class XappaErrors(ExceptionGroup[XappaError], XappaError):  # noqa: N818  # it is several errors
+    """Several errors found at once, caught by ``except XappaError`` and ``except*`` alike.
+
+    Parameters
+    ----------
+    what
+        One sentence: what could not be done.
+    errors
+        The errors, at least one; those inside other groups are taken out of them.
+    """
+
+    def __new__(cls, what: str, errors: Sequence[XappaError]) -> XappaErrors:
+        """Make the group; its message lists all errors."""
+        flat = list(_leaves(errors))
+        listed = "\n".join(f"- {error}" for error in flat)
+        return super().__new__(cls, f"{what}\n{listed}", flat)
+
+    def __init__(self, what: str, errors: Sequence[XappaError]) -> None:
+        ExceptionGroup.__init__(self, what, errors)
+        self.what = what
+        self.where = self.expected = self.got = self.remedy = None
+
+    @property
+    def errors(self) -> list[XappaError]:
+        """The errors, one after another."""
+        return list(_leaves(self.exceptions))
+
+    def derive(self, errors: Sequence[XappaError]) -> XappaErrors:  # type: ignore[override]
+        """Return a group of some of the errors, as ``except*`` and ``split`` ask for."""
+        return XappaErrors(self.what, errors)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return XappaErrors, (self.what, list(self.exceptions))
+
+
+def _leaves(errors: Sequence[XappaError | ExceptionGroup[XappaError]]) -> Iterator[XappaError]:
+    for error in errors:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error.exceptions)
+        else:
+            yield error
 
 
 class ArgumentError(XappaError, ValueError):
@@ -172,12 +217,28 @@ class GuessWarning(XappaWarning):
     """Metadata were incomplete; the message says what was assumed."""
 
 
+class DepartureWarning(XappaWarning):
+    """Observations are so far from the prior that they are hardly what they say they are."""
+
+
 class NoObservationsWarning(XappaWarning):
     """No observation can be used, so that the result is the prior."""
 
 
+_SAID: set[tuple[str, str, int]] = set()
+"""Guesses that were told: the message, and the file and line of the user's call."""
+
+
+def forget_warnings() -> None:
+    """Let guesses that were told once in this session be told again."""
+    _SAID.clear()
+
+
 def warn(message: str, category: type[XappaWarning] = XappaWarning) -> None:
     """Issue a warning that points at the first line outside xappa.
+
+    Python forgets what it has said on a line whenever a library changes the warning filters. So
+    that a loop does not repeat itself, a `GuessWarning` is issued once for each line.
 
     Parameters
     ----------
@@ -190,11 +251,17 @@ def warn(message: str, category: type[XappaWarning] = XappaWarning) -> None:
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
+    said = (message, frame.f_code.co_filename, frame.f_lineno)
+    once = issubclass(category, GuessWarning)
+    if once and said in _SAID:
+        return
     warnings.warn(message, category, stacklevel=level)
+    if once:
+        _SAID.add(said)  # only now: where warnings are errors, each call raises
 
 
 def raise_all(errors: Sequence[XappaError], message: str) -> None:
-    """Raise nothing, the only error, or an ExceptionGroup that lists all errors.
+    """Raise nothing, the only error, or a group that lists all errors.
 
     Parameters
     ----------
@@ -207,12 +274,11 @@ def raise_all(errors: Sequence[XappaError], message: str) -> None:
     ------
     XappaError
         The error itself if there is exactly one.
-    ExceptionGroup
-        If there are several; the message lists each of them.
+    XappaErrors
+        If there are several: an ``ExceptionGroup`` whose message lists each of them.
     """
-    if not errors:
-        return
-    if len(errors) == 1:
-        raise errors[0]
-    listed = "\n".join(f"- {error}" for error in errors)
-    raise ExceptionGroup(f"{message}\n{listed}", list(errors))
+    flat = list(_leaves(errors))
+    if len(flat) == 1:
+        raise flat[0]
+    if flat:
+        raise XappaErrors(message, flat)

@@ -66,6 +66,7 @@ def open_dataset(name: str, **kwargs: Any) -> xr.Dataset:
             where="xappa.tutorial.open_dataset",
             expected=", ".join(_SAMPLES),
             got=name,
+            remedy="use one of the expected names; open a file of your own with xr.open_dataset",
         )
     sample = _SAMPLES[name]
     arguments = {**sample.arguments, **kwargs}

@@ -8,7 +8,9 @@ from xappa.cf.times import (
     canonical_calendar,
     convert_calendar,
     from_seconds,
+    holds_text,
     phase,
+    text_error,
     timedelta_seconds,
     to_seconds,
 )
@@ -21,11 +23,13 @@ __all__ = [
     "convert_calendar",
     "find_axes",
     "from_seconds",
+    "holds_text",
     "identify",
     "is_surface",
     "phase",
     "pressure_levels",
     "standard_name",
+    "text_error",
     "timedelta_seconds",
     "to_seconds",
 ]

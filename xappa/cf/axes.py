@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from xappa.cf.names import COORDINATE_NAMES
-from xappa.cf.times import is_months
+from xappa.cf.times import holds_text, is_months, text_error
 from xappa.errors import AmbiguousCoordinateError, ArgumentError, CoordinateError
 from xappa.units import compatible, dequantify
 
@@ -22,13 +22,7 @@ __all__ = ["Axes", "find_axes"]
 _UNKNOWN = ("", "unknown", "none")
 _REFERENCE = "forecast_reference_time"
 _PRESSURE_NAMES = ("air_pressure", "pressure")
-_REMEDY = {
-    "latitude": "ds['y'].attrs['standard_name'] = 'latitude'",
-    "longitude": "ds['x'].attrs['standard_name'] = 'longitude'",
-    "time": "ds['t'].attrs['standard_name'] = 'time'",
-    "vertical": "ds['z'].attrs['standard_name'] = 'air_pressure'",
-    "member": "ds['m'].attrs['standard_name'] = 'realization'",
-}
+_STANDARD = {"vertical": "air_pressure", "member": "realization"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,11 @@ def standard_name(variable: xr.DataArray) -> str | None:
 
 
 def find_axes(
-    obj: xr.Dataset | xr.DataArray, *, require: Sequence[str] = ("latitude", "longitude")
+    obj: xr.Dataset | xr.DataArray,
+    *,
+    require: Sequence[str] = ("latitude", "longitude"),
+    variable: str = "ds",
+    where: str | None = None,
 ) -> Axes:
     """Find the coordinates of time, latitude, longitude, pressure and members.
 
@@ -78,11 +76,15 @@ def find_axes(
         Dataset or DataArray.
     require
         Roles (names of the fields of `Axes`) that must be found.
+    variable
+        What remedies call the object, as in ``ds['lat']``.
+    where
+        What messages call the object; nothing by default.
 
     Raises
     ------
     CoordinateError
-        If a required role has no candidate.
+        If a required role has no candidate, or the coordinate of time holds text.
     AmbiguousCoordinateError
         If several candidates are equally good.
 
@@ -101,20 +103,54 @@ def find_axes(
     vertical = _vertical(coords, guesses)
     member = _member(obj, coords, guesses)
     time = _time(obj, coords, guesses)
+    if time is None:
+        _refuse_text(coords, variable, where)
     time_dim = None if time is None else _time_dim(coords[time])
     axes = Axes(time, time_dim, latitude, longitude, vertical, member, tuple(guesses))
+    inside = "" if where is None else f"{where}: "
+    place = f"{inside}coordinates {sorted(coords)} with dimensions {list(map(str, obj.dims))}"
     for role in require:
-        if role not in Axes.__dataclass_fields__ or role == "guesses":
-            raise ArgumentError("unknown role of a coordinate", where="require", got=repr(role))
-        if getattr(axes, role) is None:
-            raise CoordinateError(
-                f"no coordinate for {role} was found",
-                where=f"coordinates {sorted(coords)} with dimensions {list(map(str, obj.dims))}",
-                expected=f"a coordinate with standard_name, units, axis or name of {role}",
-                got="none",
-                remedy=f"name it: {_REMEDY.get(role, role)}",
-            )
+        _require(role, axes, coords, variable, place)
     return axes
+
+
+def _require(
+    role: str, axes: Axes, coords: dict[str, xr.DataArray], variable: str, place: str
+) -> None:
+    if role not in Axes.__dataclass_fields__ or role == "guesses":
+        raise ArgumentError("unknown role of a coordinate", where="require", got=repr(role))
+    if getattr(axes, role) is None:
+        raise CoordinateError(
+            f"no coordinate for {role} was found",
+            where=place,
+            expected=f"a coordinate with standard_name, units, axis or name of {role}",
+            got="none",
+            remedy=_naming(role, coords, axes, variable),
+        )
+
+
+def _naming(role: str, coords: dict[str, xr.DataArray], axes: Axes, variable: str) -> str:
+    """Return how to say which coordinate plays a role, naming those that may."""
+    stated = _STANDARD.get(role, role)
+    taken = {getattr(axes, field) for field in Axes.__dataclass_fields__ if field != "guesses"}
+    free = [n for n, c in coords.items() if n not in taken and standard_name(c) is None]
+    if role in ("latitude", "longitude"):
+        limit = 90.0 if role == "latitude" else 360.0
+        free = [name for name in free if _within(coords[name], limit)]
+    else:
+        free = [name for name in free if coords[name].dtype.kind in "iuf"]
+    if not free:
+        return (
+            f"add it: {variable}.assign_coords({role}=(dims, values, dict(standard_name="
+            f"{stated!r}))); a variable that holds it becomes a coordinate with set_coords"
+        )
+    which = "" if len(free) == 1 else f", whichever of {', '.join(free)} it is"
+    return f"name it{which}: {variable}[{free[0]!r}].attrs['standard_name'] = {stated!r}"
+
+
+def _within(coord: xr.DataArray, limit: float) -> bool:
+    """Tell whether a coordinate holds numbers within a limit, as degrees do."""
+    return coord.dtype.kind in "iuf" and not bool((np.abs(coord.values) > limit).any())
 
 
 def _candidates(obj: xr.Dataset | xr.DataArray) -> dict[str, xr.DataArray]:
@@ -148,7 +184,8 @@ def _ambiguous(role: str, names: Sequence[str]) -> AmbiguousCoordinateError:
         where=", ".join(names),
         expected=f"one {role} coordinate",
         got=f"{len(names)} equally good candidates",
-        remedy=f"drop the others, or mark the right one: {_REMEDY[role]}",
+        remedy="drop the others, or mark the right one: "
+        f"ds[{names[0]!r}].attrs['standard_name'] = {_STANDARD.get(role, role)!r}",
     )
 
 
@@ -276,6 +313,13 @@ def _reference_time(name: str, coords: dict[str, xr.DataArray], guesses: list[st
             )
     guesses.append(f"{name}: a forecast_reference_time taken as valid time, as the step is zero")
     return name
+
+
+def _refuse_text(coords: dict[str, xr.DataArray], variable: str, where: str | None) -> None:
+    """Raise where no times were found because they are text."""
+    for name in _named(coords, "time"):
+        if holds_text(coords[name]):
+            raise text_error(coords[name].rename(name), variable, where)
 
 
 def _has_dates(coord: xr.DataArray) -> bool:

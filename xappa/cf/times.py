@@ -79,6 +79,8 @@ def to_seconds(coord: xr.DataArray) -> tuple[Floats, str]:
     values = coord.values
     if values.dtype.kind == "M":
         return _from_datetime64(values), "proleptic_gregorian"
+    if holds_text(coord):
+        raise text_error(coord)
     if values.dtype.kind == "O":
         return _from_objects(values, str(coord.name))
     units = str(coord.attrs.get("units", coord.encoding.get("units", "")))
@@ -93,6 +95,41 @@ def to_seconds(coord: xr.DataArray) -> tuple[Floats, str]:
         " or the months 1 to 12",
         got=f"dtype {values.dtype}, units {units!r}",
         remedy="decode the times: xr.decode_cf(ds)",
+    )
+
+
+def holds_text(coord: xr.DataArray) -> bool:
+    """Tell whether a coordinate holds text, such as dates that were not parsed."""
+    if coord.dtype.kind == "O" and coord.size:
+        return isinstance(coord.values.ravel()[0], str | bytes)
+    return coord.dtype.kind in "UST"
+
+
+def text_error(
+    coord: xr.DataArray, variable: str = "ds", where: str | None = None
+) -> CoordinateError:
+    """Return the error that says that times are text, and how to parse them.
+
+    Parameters
+    ----------
+    coord
+        The coordinate.
+    variable
+        What the remedy calls the object that has the coordinate.
+    where
+        What the message calls that object.
+    """
+    name = str(coord.name)
+    times = f"pd.to_datetime({variable}[{name!r}].{'values' if coord.ndim else 'item()'})"
+    if coord.ndim and coord.dims != (name,):
+        times = f"({tuple(map(str, coord.dims))}, {times})"
+    first = coord.values.ravel()[0] if coord.size else ""
+    return CoordinateError(
+        f"{name} holds no times, but text",
+        where=name if where is None else f"{where}, coordinate {name!r}",
+        expected="datetime64 or cftime",
+        got=f"text such as {str(first)!r}",
+        remedy=f"parse it: {variable} = {variable}.assign_coords({name}={times})",
     )
 
 

@@ -16,7 +16,8 @@ arXiv:2209.14687.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +91,7 @@ class Sampler:
     options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in SAMPLERS:
+        if not isinstance(self.name, str) or self.name not in SAMPLERS:
             raise ArgumentError(
                 f"unknown sampler {self.name!r}",
                 where="sampler=",
@@ -98,12 +99,24 @@ class Sampler:
                 got=repr(self.name),
                 remedy="use one of the expected names, or a function from denoiser to sampler",
             )
-        if self.steps < 1:
+        steps = np.asarray(self.steps)
+        if steps.ndim or steps.dtype.kind not in "iu" or steps < 1:  # neither 2.5 nor True
             raise ArgumentError(
-                "a sampler takes at least one step",
+                "a sampler takes at least one step, and a whole number of them",
                 where="sampler=",
-                expected="steps >= 1",
-                got=self.steps,
+                expected="an integer steps >= 1",
+                got=repr(self.steps),
+                remedy=f"write for example Sampler({self.name!r}, steps=32)",
+            )
+        known = _option_names(SAMPLERS[self.name])
+        options = {} if self.options is None else self.options
+        if not isinstance(options, Mapping) or (set(options) - set(known)):
+            raise ArgumentError(
+                f"the sampler {self.name!r} does not take these options",
+                where="sampler=, options",
+                expected=f"a dict with some of {', '.join(known)}",
+                got=repr(self.options),
+                remedy="correct the names, or leave the options out; the steps are set by steps=",
             )
 
     def __call__(self, denoiser: Denoiser) -> azula.sample.Sampler:
@@ -112,6 +125,19 @@ class Sampler:
         return kind(
             denoiser, steps=self.steps, silent=True, dtype=torch.float64, **(self.options or {})
         )
+
+
+def _option_names(kind: type[azula.sample.Sampler]) -> list[str]:
+    """Return the keyword arguments of an azula sampler that `Sampler` does not set itself."""
+    names = [
+        parameter.name
+        for base in kind.__mro__
+        if "__init__" in vars(base) and base is not object
+        for parameter in inspect.signature(base).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    taken = {"denoiser", "steps", "silent", "dtype"}
+    return [name for name in dict.fromkeys(names) if name not in taken]
 
 
 class DPSSampler(azula.sample.DDPMSampler):

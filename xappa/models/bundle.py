@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from safetensors import SafetensorError
+
 from xappa.bridge import StateSpec
 from xappa.errors import BundleError
 
@@ -24,13 +26,47 @@ __all__ = ["FORMAT", "label_of", "load", "save"]
 
 FORMAT = 1
 _JSON, _WEIGHTS, _STATISTICS = "model.json", "weights.safetensors", "statistics.nc"
+_ENTRIES: dict[str, type] = {
+    "kind": str,
+    "name": str,
+    "hash": str,
+    "spec": dict,
+    "arguments": dict,
+    "provenance": dict,
+    "scores": dict,
+    "files": dict,
+}
+_AGAIN = "copy the bundle again, or make it again with model.save"
 
 
 def save(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a model as a bundle; see `Model.save`."""
-    from importlib.metadata import version
-
     path = Path(path)
+    try:
+        _refuse_to_replace(path, overwrite)
+        # written beside its final place and moved there whole: a full disk leaves the old alone
+        draft = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+        try:
+            draft.mkdir(parents=True)
+            _write(model, draft)
+            if path.exists():
+                shutil.rmtree(path)
+            draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except BundleError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a path such as "."
+        raise BundleError(
+            "the bundle cannot be written",
+            where=str(path),
+            got=f"{type(error).__name__}: {error}",
+            remedy="choose a folder in a place that can be written to and has space",
+        ) from error
+    return path
+
+
+def _refuse_to_replace(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise BundleError(
             "the folder exists already",
@@ -44,32 +80,28 @@ def save(model: Model, path: str | Path, *, overwrite: bool = False) -> Path:
             expected=f"a folder with {_JSON}",
             remedy="choose another path",
         )
-    # Written beside its final place and moved there whole: a full disk leaves the old bundle alone.
-    draft = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        draft.mkdir(parents=True)
-        _write_arrays(model, draft)
-        document = {
-            "xappa_bundle": FORMAT,
-            "kind": model.kind,
-            "name": model.name,
-            "hash": model.hash,
-            "spec": model.spec.to_dict(),
-            "blanket": model.blanket,
-            "latent_size": model.latent_size,
-            "arguments": model.arguments,
-            "provenance": model.provenance,
-            "scores": model.scores,
-            "files": {name: _sha256(draft / name) for name in (_WEIGHTS, _STATISTICS)},
-            "written_by": f"xappa {version('xappa')}",
-        }
-        (draft / _JSON).write_text(json.dumps(document, indent=2, default=str) + "\n")
-        if path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return path
+
+
+def _write(model: Model, folder: Path) -> None:
+    """Write the files of a bundle into an empty folder."""
+    from importlib.metadata import version
+
+    _write_arrays(model, folder)
+    document = {
+        "xappa_bundle": FORMAT,
+        "kind": model.kind,
+        "name": model.name,
+        "hash": model.hash,
+        "spec": model.spec.to_dict(),
+        "blanket": model.blanket,
+        "latent_size": model.latent_size,
+        "arguments": model.arguments,
+        "provenance": model.provenance,
+        "scores": model.scores,
+        "files": {name: _sha256(folder / name) for name in (_WEIGHTS, _STATISTICS)},
+        "written_by": f"xappa {version('xappa')}",
+    }
+    (folder / _JSON).write_text(json.dumps(document, indent=2, default=str) + "\n")
 
 
 def _write_arrays(model: Model, folder: Path) -> None:
@@ -99,13 +131,18 @@ def load(path: str | Path) -> Model:
     document = _read_document(path)
     for name, digest in document["files"].items():
         if not (path / name).is_file():
-            raise BundleError("a file of the bundle is missing", where=str(path / name))
+            raise BundleError(
+                "a file of the bundle is missing",
+                where=str(path / name),
+                expected=", ".join(sorted(document["files"])),
+                remedy=_AGAIN,
+            )
         if _sha256(path / name) != digest:
             raise BundleError(
                 "a file of the bundle is damaged: its checksum differs",
                 where=str(path / name),
                 expected=f"sha256 {digest[:16]}…",
-                remedy="copy the bundle again, or make it again",
+                remedy=_AGAIN,
             )
     model = _build(path, document)
     if model.hash != document["hash"]:
@@ -135,11 +172,10 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise BundleError(
             "the folder is not a bundle", where=str(path), expected=_JSON, remedy=remedy
         ) from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{_JSON} cannot be read", where=str(path / _JSON), got=str(error), remedy=remedy
         ) from error
-    keys = {"kind", "name", "hash", "spec", "arguments", "provenance", "scores", "files"}
     if not isinstance(document, dict) or "xappa_bundle" not in document:
         raise BundleError("the folder is not a bundle of xappa", where=str(path), remedy=remedy)
     if document["xappa_bundle"] != FORMAT:
@@ -150,14 +186,44 @@ def _read_document(path: Path) -> dict[str, Any]:
             got=f"format {document['xappa_bundle']}",
             remedy="update xappa, or save the bundle again with this version",
         )
-    if missing := sorted(keys - set(document)):
-        raise BundleError(f"{_JSON} lacks entries", where=str(path), got=", ".join(missing))
+    _check_entries(path / _JSON, document)
     return document
+
+
+def _check_entries(where: Path, document: dict[str, Any]) -> None:
+    """Raise unless all entries are there, of the right type, and every file has its checksum."""
+    if missing := sorted(set(_ENTRIES) - set(document)):
+        raise BundleError(
+            f"{_JSON} lacks entries",
+            where=str(where),
+            expected=", ".join(_ENTRIES),
+            got=f"no {', '.join(missing)}",
+            remedy=_AGAIN,
+        )
+    for entry, kind in _ENTRIES.items():
+        if not isinstance(document[entry], kind):
+            raise BundleError(
+                f"the entry {entry!r} of {_JSON} cannot be read",
+                where=str(where),
+                expected="text" if kind is str else "an object with names and values",
+                got=repr(document[entry])[:60],
+                remedy=_AGAIN,
+            )
+    files = document["files"]
+    unnamed = {_WEIGHTS, _STATISTICS} - set(files)
+    plain = all(Path(name).name == name for name in files)
+    if unnamed or not plain or not all(isinstance(digest, str) for digest in files.values()):
+        raise BundleError(
+            f"{_JSON} does not give the checksum of each file",
+            where=str(where),
+            expected=f"files: the SHA-256 of {_WEIGHTS} and {_STATISTICS}",
+            got=repr(files)[:120],
+            remedy=_AGAIN,
+        )
 
 
 def _build(path: Path, document: dict[str, Any]) -> Model:
     import xarray as xr
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     from xappa.models.kinds import KINDS
@@ -183,9 +249,12 @@ def _build(path: Path, document: dict[str, Any]) -> Model:
             provenance=document["provenance"],
             scores=document["scores"],
         )
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, LookupError, AttributeError, TypeError, ValueError, OSError) as error:
         raise BundleError(
-            "the bundle cannot be read", where=str(path), got=f"{type(error).__name__}: {error}"
+            "the bundle cannot be read",
+            where=str(path),
+            got=f"{type(error).__name__}: {error}",
+            remedy=_AGAIN,
         ) from error
 
 

@@ -69,6 +69,7 @@ def open_model(name: str | Path) -> Model:
             where="xappa.open_model",
             expected="text or a pathlib.Path",
             got=repr(name),
+            remedy="pass the name or the path; a model that is open already is used as it is",
         )
     known = catalogue()
     path = known.get(str(name), Path(name)).resolve()
@@ -121,19 +122,34 @@ def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, st
         return _as_model(option), "xappa.set_options"
     fitting, reasons = _fitting(ds)
     if len(fitting) == 1:
-        return fitting[0], "only model of the catalogue that fits"
+        return next(iter(fitting.values())), "only model of the catalogue that fits"
+    raise _no_model(ds, fitting, reasons)
+
+
+def _no_model(ds: xr.Dataset, fitting: dict[str, Model], reasons: list[str]) -> NoModelError:
+    """Return the error that lists what could have been meant, and what to do."""
+    what = "several models fit" if fitting else "no model fits"
+    listed = [f"{name} (sha256:{model.hash[:16]})" for name, model in fitting.items()] or reasons
+    # a model of the session is named, never taken: which one would depend on what ran before
+    known = {model.hash for model in fitting.values()}
+    session = [m.label for m in list(_SESSION.values()) if m.hash not in known and _fits(ds, m)]
+    got = "\n".join(listed) or "the catalogue is empty"
+    remedy = (
+        "fit one with xappa.fit_gaussian(training_data); open one with xappa.open_model; "
+        "start from model.template(start, stop); or bring the data to a model's grid with "
+        "ds.appa.regrid_like(model)"
+    )
     if fitting:
-        what, listed = "several models fit", ", ".join(m.name for m in fitting)
-    else:
-        what, listed = "no model fits", "\n".join(reasons) or "the catalogue is empty"
-    raise NoModelError(
+        remedy = f"choose one by its name: model={next(iter(fitting))!r}; {remedy}"
+    if session:
+        got += f"; of those fitted or opened in this session: {', '.join(sorted(session))}"
+        remedy = f"pass the model that you fitted: ds.appa.assimilate(obs, model); {remedy}"
+    return NoModelError(
         f"no model was given, and {what}",
         where="model=None",
         expected="a model, the attribute xappa_model of a model at hand, or set_options(model=...)",
-        got=listed,
-        remedy="fit one with xappa.fit_gaussian(training_data); open one with xappa.open_model; "
-        "start from model.template(start, stop); or bring the data to a model's grid with "
-        "ds.appa.regrid_like(model)",
+        got=got,
+        remedy=remedy,
     )
 
 
@@ -165,14 +181,25 @@ def _by_label(label: str) -> Model | None:
     return None
 
 
-def _fitting(ds: xr.Dataset) -> tuple[list[Model], list[str]]:
-    fitting, reasons = [], []
+def _fitting(ds: xr.Dataset) -> tuple[dict[str, Model], list[str]]:
+    """Return the models of the catalogue that fit, each once, and why the others do not."""
+    fitting: dict[str, Model] = {}
+    reasons = []
     for name in catalogue():
         try:
             model = open_model(name)
             Layout.of(ds, model.spec)
-        except (XappaError, ExceptionGroup) as error:
+        except XappaError as error:
             reasons.append(f"{name}: {error}")
         else:
-            fitting.append(model)
+            if all(model.hash != other.hash for other in fitting.values()):
+                fitting[name] = model
     return fitting, reasons
+
+
+def _fits(ds: xr.Dataset, model: Model) -> bool:
+    try:
+        Layout.of(ds, model.spec)
+    except XappaError:
+        return False
+    return True

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xappa.cf.names import COORDINATE_NAMES
 from xappa.errors import ArgumentError, CoordinateError
+from xappa.grid import Grid
 from xappa.observe.spec import ObservationSpec, Status
 
-__all__ = ["increasing_times", "outside_errors", "timeless_errors"]
+__all__ = ["increasing_times", "outside_errors", "swapped_positions", "timeless_errors"]
+
+SAMPLE = 1000
+"""Observations of an array that are looked at to tell whether positions are swapped."""
 
 
 def increasing_times(times: np.ndarray | None) -> np.ndarray:
@@ -34,16 +39,61 @@ def timeless_errors(specs: Sequence[ObservationSpec], times: np.ndarray) -> list
     """One error per array without time, which is legal for one state only."""
     if len(times) == 1:
         return []
-    return [
-        CoordinateError(
-            f"observations {spec.name!r} have no time, but there are {len(times)} states",
-            where=f"observations {spec.name!r}",
-            expected="a coordinate with standard_name 'time'",
-            got=f"coordinates {', '.join(str(name) for name in spec.template.coords)}",
-            remedy="say when they were made: obs.assign_coords(time=...)",
+    return [_timeless(spec, len(times)) for spec in specs if not spec.has_time and spec.size]
+
+
+def _timeless(spec: ObservationSpec, n_states: int) -> CoordinateError:
+    coords = spec.template.coords
+    named = [name for name in coords if str(name).lower() in COORDINATE_NAMES["time"]]
+    got = f"coordinates {', '.join(str(name) for name in coords)}"
+    remedy = "say when they were made: obs.assign_coords(time=...)"
+    if named:  # numbers: text was refused when it was read
+        units = coords[named[0]].attrs.get("units")
+        got += f", of which {named[0]} holds {coords[named[0]].dtype} with units {units!r}"
+        remedy = (
+            f"give {named[0]} units such as 'hours since 2000-01-01' and decode it with "
+            "xr.decode_cf, or assign dates: obs.assign_coords(time=...)"
         )
-        for spec in specs
-        if not spec.has_time and spec.size
+    return CoordinateError(
+        f"observations {spec.name!r} have no time, but there are {n_states} states",
+        where=f"observations {spec.name!r}",
+        expected="a coordinate of times with standard_name 'time'",
+        got=got,
+        remedy=remedy,
+    )
+
+
+def swapped_positions(latitude: np.ndarray, longitude: np.ndarray, grid: Grid) -> list[str]:
+    """Return a sentence if most observations are outside the grid, and inside if swapped.
+
+    Parameters
+    ----------
+    latitude, longitude
+        (n,) degrees, as they were given.
+    grid
+        The grid of the state.
+
+    Returns
+    -------
+    list of str
+        One sentence, or none.
+    """
+    known = np.isfinite(latitude) & np.isfinite(longitude)
+    # weights are dear to compute for millions of points, and a sample tells as well
+    sample = np.flatnonzero(known)[:: max(1, int(known.sum()) // SAMPLE)]
+    if not sample.size:
+        return []
+    latitude, longitude = latitude[sample], longitude[sample]
+    _, _, inside = grid.interpolate(latitude, longitude)
+    if 2 * int(inside.sum()) >= sample.size:
+        return []
+    _, _, exchanged = grid.interpolate(longitude, latitude)
+    exchanged &= ~inside
+    if 2 * int(exchanged.sum()) <= sample.size:
+        return []
+    return [
+        "latitude and longitude look swapped: most observations are outside the domain, "
+        "and would be inside if they were exchanged"
     ]
 
 

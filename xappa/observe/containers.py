@@ -2,12 +2,13 @@
 
 ``obs`` may be a DataArray, a Dataset (whose ancillary variables, bounds and identifiers are no
 observations), or lists, tuples and dicts of them, nested as one likes. Lazy observations are
-loaded here, once, into copies.
+loaded here, once, into copies. A Dataset made from a table has columns that are no observations
+either (`choose_columns`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +17,16 @@ import xarray as xr
 from xappa import units
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.errors import ObservationTypeError
-from xappa.observe.ancillary import ancillary_names, is_companion
+from xappa.observe.ancillary import ERROR_MODIFIER, ancillary_names, is_companion
 from xappa.observe.spec import Place
 
-__all__ = ["Found", "collect"]
+__all__ = ["Found", "choose_columns", "collect"]
 
 STRUCTURAL = ("cf_role", "sample_dimension", "instance_dimension", "grid_mapping_name")
 """Attributes of variables that organise a file and are not observations."""
 POSITIONS = ("latitude", "longitude", "time")
+ERROR_COLUMNS = ("{}_error", "{}_std", "{}_sigma", "error_std", "error")
+"""Names of columns that hold the error of the only observed variable of a table."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Found:
         Unique among the arrays.
     quantified
         Its pint units and those of its coordinates, by name, where it held quantities.
+    guesses
+        What was assumed about the Dataset that it comes from.
     """
 
     array: xr.DataArray
@@ -49,6 +54,7 @@ class Found:
     place: tuple[Place, ...]
     name: str
     quantified: Mapping[Hashable, Any]
+    guesses: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -171,3 +177,71 @@ def _observed(dataset: xr.Dataset) -> list[Any]:
         and not is_companion(data)
         and not any(key in data.attrs for key in STRUCTURAL)
     ]
+
+
+def choose_columns(
+    found: Sequence[Found],
+    recognised: Callable[[xr.DataArray], bool],
+    has_error: Callable[[Found], bool],
+) -> list[Found]:
+    """Leave out what is no observation in a Dataset that holds recognised ones.
+
+    A table of stations has columns such as their elevation. Where at least one variable of a
+    Dataset is recognised, those that are not are left out, and that is said. If exactly one is
+    recognised and its error is not known, a column named after it (`ERROR_COLUMNS`) is its error.
+
+    Parameters
+    ----------
+    found
+        From `collect`.
+    recognised
+        Tells whether an array says what it measures.
+    has_error
+        Tells whether the error of an array is known without a column.
+
+    Returns
+    -------
+    list of Found
+        The observations, in order.
+    """
+    groups: dict[int, list[Found]] = {}
+    for item in found:
+        # DataArrays of their own are never left out
+        groups.setdefault(id(item if item.dataset is None else item.dataset), []).append(item)
+    result: list[Found] = []
+    for items in groups.values():
+        kept = [item for item in items if recognised(item.array)]
+        if items[0].dataset is None or not kept:
+            result += items
+            continue
+        aside = [str(item.array.name) for item in items if not any(item is k for k in kept)]
+        if len(kept) == 1 and not has_error(kept[0]):
+            kept, aside = _with_error(kept[0], aside)
+        if aside:
+            said = f"not recognised, left out: {', '.join(aside)}"
+            kept[0] = replace(kept[0], guesses=(*kept[0].guesses, said))
+        result += kept
+    return result
+
+
+def _with_error(item: Found, aside: list[str]) -> tuple[list[Found], list[str]]:
+    """Link the only column that is named as the error of the only observed variable."""
+    dataset, name = item.dataset, str(item.array.name)
+    possible = [column.format(name) for column in ERROR_COLUMNS]
+    # whole numbers in such a column may be codes
+    named = [c for c in aside if c in possible and dataset is not None and _is_float(dataset[c])]
+    if dataset is None or len(named) != 1:
+        return [item], aside
+    (column,) = named
+    quantity = item.array.attrs.get("standard_name", name)
+    modified = {"standard_name": f"{quantity} {ERROR_MODIFIER}"}
+    dataset = dataset.assign({column: dataset[column].assign_attrs(modified)})
+    linked = " ".join([*ancillary_names(item.array), column])
+    array = item.array.assign_attrs(ancillary_variables=linked)
+    said = f"{column!r} taken as the standard deviation of its error, by its name"
+    found = replace(item, array=array, dataset=dataset, guesses=(*item.guesses, said))
+    return [found], [other for other in aside if other != column]
+
+
+def _is_float(array: xr.DataArray) -> bool:
+    return array.dtype.kind == "f"

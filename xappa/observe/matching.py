@@ -15,13 +15,14 @@ import numpy as np
 import xarray as xr
 
 from xappa.cf import Quantity, identify
+from xappa.cf import standard_name as stated_name
 from xappa.errors import CoordinateError, OperatorError, UnknownQuantityError
 from xappa.observe.registry import RegisteredOperator, get_operator, registered_operators
 
 if TYPE_CHECKING:
     from xappa.bridge import StateSpec, VariableSpec
 
-__all__ = ["Match", "match_quantity"]
+__all__ = ["Match", "is_recognised", "match_quantity"]
 
 OPERATOR_ATTRIBUTE = "xappa_operator"
 HEIGHT_TOLERANCE = 1.0
@@ -38,6 +39,20 @@ class Match:
     units: str
     parameters: dict[str, Any] = field(default_factory=dict)
     guesses: tuple[str, ...] = ()
+
+
+def is_recognised(array: xr.DataArray, state: StateSpec) -> bool:
+    """Tell whether an array says what it measures, be it part of the state or not.
+
+    By its standard name, its operator, a name in use in an archive, or that of a variable of the
+    state.
+    """
+    return (
+        OPERATOR_ATTRIBUTE in array.attrs
+        or stated_name(array) is not None
+        or identify(array)[0] is not None
+        or any(variable.name == array.name for variable in state.variables)
+    )
 
 
 def match_quantity(array: xr.DataArray, state: StateSpec, *, on_levels: bool, where: str) -> Match:

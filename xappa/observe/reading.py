@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,13 +10,43 @@ import numpy as np
 import xarray as xr
 
 from xappa import units
-from xappa.cf import Axes, convert_calendar, find_axes, pressure_levels, to_seconds
-from xappa.errors import CoordinateError, UnitsError, XappaError, raise_all
-from xappa.observe.ancillary import ancillary_names, is_companion, on_elements
-from xappa.observe.containers import Found, collect
-from xappa.observe.error import ERROR_COORDINATE, ErrorArgument, resolve_error, unused_error_names
+from xappa.cf import (
+    Axes,
+    convert_calendar,
+    find_axes,
+    holds_text,
+    pressure_levels,
+    text_error,
+    to_seconds,
+)
+from xappa.cf.names import COORDINATE_NAMES
+from xappa.errors import (
+    CoordinateError,
+    ErrorCovarianceError,
+    UnitsError,
+    XappaError,
+    XappaErrors,
+    raise_all,
+)
+from xappa.observe.ancillary import (
+    ERROR_MODIFIER,
+    ancillary_names,
+    companions,
+    is_companion,
+    modifier,
+    on_elements,
+)
+from xappa.observe.checks import swapped_positions
+from xappa.observe.containers import Found, choose_columns, collect
+from xappa.observe.error import (
+    ERROR_ATTRIBUTES,
+    ERROR_COORDINATE,
+    ErrorArgument,
+    resolve_error,
+    unused_error_names,
+)
 from xappa.observe.flags import rejected_by_flags
-from xappa.observe.matching import Match, match_quantity
+from xappa.observe.matching import Match, is_recognised, match_quantity
 from xappa.observe.spec import ObservationSpec, Status
 
 if TYPE_CHECKING:
@@ -37,22 +67,11 @@ class _Problems:
         """Call a function; where it raises, keep the error and return None."""
         try:
             return read(*args, **kwargs)
+        except XappaErrors as group:
+            self.errors.extend(group.errors)
         except XappaError as error:
             self.errors.append(error)
-        except ExceptionGroup as group:
-            ours, others = group.split(XappaError)
-            if others is not None or ours is None:
-                raise
-            self.errors.extend(_leaves(ours))
         return None
-
-
-def _leaves(group: BaseExceptionGroup[XappaError]) -> Iterator[XappaError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
 
 
 @dataclass(frozen=True)
@@ -94,16 +113,53 @@ def read_observations(
     UnknownQuantityError, UnitsError, CoordinateError, ErrorCovarianceError, OperatorError
         If an array cannot be understood; several problems come as one ExceptionGroup.
     """
-    found = collect(obs)
+    found = choose_columns(
+        collect(obs),
+        recognised=lambda array: is_recognised(array, state),
+        has_error=lambda item: _has_error(item, error),
+    )
     problems = _Problems()
     specs = [_read(item, state, error, problems) for item in found]
     known = {name for item in found for name in item.names}
     unused = unused_error_names(error, known)
-    raise_all(
-        problems.errors + ([] if unused is None else [unused]),
-        "the observations cannot be understood",
+    if unused is not None:
+        problems.errors = [*_not_by_slip(problems.errors, found, error), unused]
+    raise_all(problems.errors, "the observations cannot be understood")
+    return _told_once([spec for spec in specs if spec is not None])
+
+
+def _given(found: Found, error: ErrorArgument) -> bool:
+    """Tell whether the argument ``error=`` says something of an array."""
+    if isinstance(error, (Mapping, xr.Dataset)):
+        return any(name in error for name in found.names)
+    return error is not None
+
+
+def _has_error(found: Found, error: ErrorArgument) -> bool:
+    """Tell whether an argument or metadata give the error of an array."""
+    return (
+        _given(found, error)
+        or any(key in found.array.attrs for key in ERROR_ATTRIBUTES)
+        or any(
+            key == ERROR_COORDINATE or modifier(variable) == ERROR_MODIFIER
+            for key, variable in companions(found.array, found.dataset)
+        )
     )
-    return tuple(spec for spec in specs if spec is not None)
+
+
+def _not_by_slip(
+    errors: list[XappaError], found: list[Found], error: Mapping[Any, Any]
+) -> list[XappaError]:
+    """Return the problems that a wrong name in ``error=`` does not explain.
+
+    An array whose name is misspelt there lacks an error: one slip, and so one problem. More arrays
+    without errors than unknown names are problems of their own.
+    """
+    known = {name for item in found for name in item.names}
+    unknown = sum(str(key) not in known for key in error)
+    without = {item.where for item in found if not _given(item, error)}
+    slips = [e for e in errors if isinstance(e, ErrorCovarianceError) and e.where in without]
+    return [e for e in errors if e not in slips] if len(slips) <= unknown else errors
 
 
 def _read(
@@ -156,7 +212,15 @@ def _spec(
     status[flagged] = Status.FLAGGED
     status[np.isnan(values)] = Status.MISSING
     layered = any(variable.levels is not None for variable in match.inputs)
-    guesses = (*positions.guesses, *match.guesses, *_unit_guess(array, own_units), *flag_guesses)
+    guesses = [
+        *found.guesses,
+        *positions.guesses,
+        *match.guesses,
+        *_unit_guess(array, own_units),
+        *flag_guesses,
+        *_method_guess(array),
+    ]
+    own = f"{array.name}: "
     return ObservationSpec(
         name=found.name,
         quantity=match.quantity,
@@ -173,11 +237,29 @@ def _spec(
         pressure=positions.pressure if layered else None,
         status=status,
         template=_template(array, match, own_units),
-        guesses=tuple(dict.fromkeys((*guesses, *_method_guess(array)))),
+        guesses=tuple(dict.fromkeys(guess.removeprefix(own) for guess in guesses)),
         has_time=positions.has_time,
         quantified=found.quantified,
         place=found.place,
     )
+
+
+def _told_once(specs: list[ObservationSpec]) -> tuple[ObservationSpec, ...]:
+    """Put the array's name before each guess, and tell once what was guessed of several arrays."""
+    about: dict[str, list[str]] = {}
+    for spec in specs:
+        for guess in spec.guesses:
+            about.setdefault(guess, []).append(spec.name)
+    told = []
+    for spec in specs:
+        guesses = []
+        for guess in spec.guesses:
+            first, *others = about[guess]
+            also = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
+            if spec.name == first:
+                guesses.append(f"{first}: {guess}" + (f" (also {also})" if others else ""))
+        told.append(replace(spec, guesses=tuple(guesses)))
+    return tuple(told)
 
 
 def _positions(array: xr.DataArray, state: StateSpec, where: str) -> _Positions:
@@ -202,13 +284,20 @@ def _positions(array: xr.DataArray, state: StateSpec, where: str) -> _Positions:
             time = np.asarray(convert_calendar(time, calendar, state.calendar))
             guesses.append(f"dates of calendar {calendar} are taken as dates of {state.calendar}")
     else:
-        guesses.append("no time coordinate: the observations belong to the only state")
+        said = [
+            f"{name} holds {coord.dtype} without units of time"
+            for name, coord in array.coords.items()
+            if str(name).lower() in COORDINATE_NAMES["time"]
+        ]
+        why = ", ".join(said) or "no time coordinate"
+        guesses.append(f"{why}: the observations belong to the only state")
     pressure = None
     if axes.vertical is not None:
         levels, guess = pressure_levels(array.coords[axes.vertical])
         pressure = elements(axes.vertical, np.asarray(levels))
         guesses += [] if guess is None else [guess]
     latitude, longitude = elements(axes.latitude), elements(axes.longitude)
+    guesses += swapped_positions(latitude, longitude, state.grid)
     impossible = np.abs(latitude) > 90
     if impossible.any():
         guesses.append(f"{int(impossible.sum())} latitudes beyond a pole: rejected")
@@ -227,7 +316,9 @@ def _axes(array: xr.DataArray, where: str) -> Axes:
         if coord.ndim > 1
     }
     probe = bare.drop_vars(list(wide)).to_dataset(name="xappa_observations").assign_coords(wide)
-    axes = find_axes(probe, require=("latitude", "longitude"))
+    axes = find_axes(probe, require=("latitude", "longitude"), variable="obs", where=where)
+    if axes.time is not None and holds_text(array.coords[axes.time]):
+        raise text_error(array.coords[axes.time], "obs", where)
     member = axes.member
     if member is None:
         return axes

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xappa import units
-from xappa.diffusion.noise import generator
+from xappa.diffusion.noise import generator, member_keys
 from xappa.observe.ancillary import ERROR_MODIFIER, modifier
 from xappa.observe.equivalents import equivalents
 from xappa.observe.error import ERROR_COORDINATE
@@ -106,7 +106,9 @@ def _with_noise(spec: ObservationSpec, exact: xr.DataArray, seed: int) -> xr.Dat
     plain = units.dequantify(exact)
     shape = spec.template.shape
     if plain.ndim > len(shape):
-        members = range(plain.shape[0])
+        # The member dimension comes first.
+        labels = plain.coords.get(plain.dims[0])
+        members = member_keys(None if labels is None else labels.values, plain.shape[0])
         drawn = np.stack([observation_noise(spec, seed, member) for member in members])
         drawn = drawn.reshape(len(members), *shape)
     else:
