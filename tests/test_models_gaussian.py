@@ -8,11 +8,11 @@ import torch
 import xarray as xr
 
 import xappa
-from xappa.errors import ArgumentError, DataError, GuessWarning
+from xappa.errors import ArgumentError, DataError, GuessWarning, XappaWarning
 from xappa.grid import Grid
 from xappa.models.climatology import SeasonalTerms, regress
 from xappa.models.eof import autocovariance, expand, segments
-from xappa.models.localisation import correlation_factors, gaspari_cohn, localise
+from xappa.models.localisation import LocalisingCorrelation, gaspari_cohn, localise
 from xappa.models.tuning import Candidates, Training, choose
 
 DAY = 86400.0
@@ -52,10 +52,11 @@ def test_eofs_are_orthogonal_and_components_standardised(weather) -> None:
     assert (np.diff(np.diag(gram)) <= 1e-9).all()
     np.testing.assert_allclose(found.components.T @ found.components / 50, np.eye(8), atol=1e-10)
     complete = expand(anomalies, weight, 30, freedom=49)
+    # One part in 50 of the variance is kept for what the next state would leave.
     np.testing.assert_allclose(
-        complete.components @ complete.eofs.T * np.sqrt(49 / 50), anomalies, atol=1e-9
+        complete.components @ complete.eofs.T * np.sqrt(49 / 50), anomalies * np.sqrt(49 / 50)
     )
-    np.testing.assert_allclose(complete.residual, 0.0, atol=1e-9)
+    np.testing.assert_allclose(complete.residual, complete.variance / 50)
 
 
 @pytest.mark.parametrize("tall", [True, False])
@@ -79,6 +80,8 @@ def test_lazy_training_data_give_the_same_prior(weather) -> None:
     eager = xappa.fit_gaussian(weather, modes=4)
     lazy = xappa.fit_gaussian(weather.chunk(time=30), modes=4)
     np.testing.assert_allclose(lazy.std, eager.std, rtol=1e-5)
+    # The same EOFs too, signs included: members then agree, not only their distribution.
+    np.testing.assert_allclose(lazy.eofs, eager.eofs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         lazy.climatology.coefficients, eager.climatology.coefficients, rtol=1e-5, atol=1e-5
     )
@@ -87,7 +90,7 @@ def test_lazy_training_data_give_the_same_prior(weather) -> None:
 def test_climatology_recovers_cycles_exactly() -> None:
     seconds = np.arange(0, 730 * DAY, 6 * 3600.0)
     terms = SeasonalTerms.choose(seconds, "noleap", 6 * 3600.0)
-    assert (terms.diurnal, terms.nyquist, terms.annual) == (2, True, 2)
+    assert (terms.diurnal, terms.nyquist, terms.annual) == (2, 0.0, 2)
     day, year = (seconds % DAY) / DAY, (seconds % (365 * DAY)) / (365 * DAY)
     truth = (
         280.0
@@ -102,10 +105,10 @@ def test_climatology_recovers_cycles_exactly() -> None:
 @pytest.mark.parametrize(
     ("days", "hours", "expected"),
     [
-        (24, 1, (3, False, 0)),  # a month of hours: the diurnal cycle alone
-        (30, 12, (1, True, 0)),  # noon and midnight: a cosine
-        (3, 1, (0, False, 0)),  # three days tell no cycle
-        (800, 24, (0, False, 2)),  # daily means: the annual cycle alone
+        (24, 1, (3, None, 0)),  # a month of hours: the diurnal cycle alone
+        (30, 12, (1, 0.0, 0)),  # noon and midnight: a cosine
+        (3, 1, (0, None, 0)),  # three days tell no cycle
+        (800, 24, (0, None, 2)),  # daily means: the annual cycle alone
     ],
 )
 def test_harmonics_follow_from_the_sampling(days, hours, expected) -> None:
@@ -114,6 +117,70 @@ def test_harmonics_follow_from_the_sampling(days, hours, expected) -> None:
     assert (terms.diurnal, terms.nyquist, terms.annual) == expected
     design = terms.design(seconds)
     assert np.linalg.matrix_rank(design) == design.shape[1]
+
+
+def cycle(hours: np.ndarray) -> np.ndarray:
+    """A diurnal cycle of 5 K with its crest at 15 UTC."""
+    return 280 + 5 * np.cos(2 * np.pi * (hours - 15) / 24)
+
+
+@pytest.mark.parametrize(
+    ("hours", "diurnal", "nyquist"),
+    [
+        ((6, 18), 1, 0.25),  # the cosine from the first hour on, not from midnight
+        ((3, 9, 15, 21), 2, 0.125),
+        ((0, 6, 12), 0, None),  # a wave of 24 h is not seen from a gap of 12 h
+        ((0, 6), 0, None),
+        ((0, 3, 6, 9, 12, 15, 18), 1, None),
+    ],
+)
+def test_diurnal_cycle_follows_from_the_hours_present(hours, diurnal, nyquist) -> None:
+    time = (np.arange(20)[:, None] * 24 + np.array(hours)).ravel().astype(float)
+    step = np.diff(time).min() * 3600
+    terms = SeasonalTerms.choose(time * 3600, "standard", step)
+    assert (terms.diurnal, terms.nyquist, terms.annual) == (diurnal, nyquist, 0)
+    fitted = regress(cycle(time)[None, :, None], time * 3600, terms)
+    if terms.diurnal:  # exact at the hours present
+        np.testing.assert_allclose(terms.design(time * 3600) @ fitted, cycle(time)[:, None])
+    # Never wild at the other hours.
+    everywhere = terms.design(np.arange(24) * 3600.0) @ fitted
+    assert np.abs(everywhere - 280).max() < 8
+
+
+def test_januaries_tell_no_annual_cycle() -> None:
+    days = np.concatenate([365 * year + np.arange(31) for year in range(5)])
+    assert SeasonalTerms.choose(days * DAY, "noleap", DAY).annual == 0
+    both = np.concatenate([days, days + 181])
+    assert SeasonalTerms.choose(np.sort(both) * DAY, "noleap", DAY).annual == 1
+
+
+def test_short_runs_do_not_weaken_persistence() -> None:
+    """Pairs of states, each an AR(1) of coefficient 0.9, tell its autocorrelation."""
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((1, 4000, 1))
+    second = 0.9 * first + np.sqrt(1 - 0.81) * rng.standard_normal(first.shape)
+    z = np.stack([first, second], axis=2).reshape(1, -1, 1)
+    runs = [slice(k, k + 2) for k in range(0, 8000, 2)]
+    gamma = autocovariance(z, runs, 2, 1.0)
+    np.testing.assert_allclose(gamma[1] / gamma[0], 0.9, atol=0.02)
+
+
+def test_autocovariances_are_made_definite() -> None:
+    """Two runs that do not fit together: lag 1 of the growing one exceeds the variance."""
+    z = np.array([1.0, 1.0, 0.1, 0.1, 0.1, 0.1])[None, :, None]
+    gamma = autocovariance(z, [slice(0, 2), *(slice(k, k + 1) for k in range(2, 6))], 2, 1.0)
+    assert abs(gamma[1, 0, 0]) < gamma[0, 0, 0]
+
+
+def test_few_states_leave_a_residual_and_say_so(weather) -> None:
+    few = weather.isel(time=slice(None, None, 8)).isel(time=slice(12))
+    with pytest.warns(XappaWarning, match="12 states are few to fit a prior to"):
+        model = xappa.fit_gaussian(few)
+    assert model.latent_size <= 4
+    # The prior's variance is that of the data all the same, and some of it is no EOF's.
+    variance = few.t2m.values.reshape(12, -1).astype(float).var(axis=0, ddof=1)
+    np.testing.assert_allclose(model.std**2, variance, rtol=0.02)
+    assert (model.residual > 0.05 * model.std**2).all()
 
 
 def test_autocovariance_is_positive_semidefinite_and_skips_gaps() -> None:
@@ -127,8 +194,9 @@ def test_autocovariance_is_positive_semidefinite_and_skips_gaps() -> None:
             [[gamma[i - j] if i >= j else gamma[j - i].T for j in range(4)] for i in range(4)]
         )
         assert np.linalg.eigvalsh(toeplitz).min() > -1e-10
-    lag1 = sum(z[b, run][1:].T @ z[b, run][:-1] for b in range(2) for run in runs) / 24
-    np.testing.assert_allclose(autocovariance(z, runs, 2, 0.0)[1], lag1)
+    weak = z + 10 * rng.standard_normal(z.shape)  # so that the wanted estimate is definite
+    lag1 = sum(weak[b, run][1:].T @ weak[b, run][:-1] for b in range(2) for run in runs) / 20
+    np.testing.assert_allclose(autocovariance(weak, runs, 2, 0.0)[1], lag1)
 
 
 def test_gaspari_cohn() -> None:
@@ -141,11 +209,30 @@ def test_gaspari_cohn() -> None:
     np.testing.assert_allclose(gaspari_cohn(np.array([500.0]), 1000.0), 5 / 24)
 
 
-def test_correlation_factors_reproduce_the_correlation() -> None:
-    grid = Grid(np.linspace(60, 50, 9), np.linspace(-10, 4, 11))
-    factors = correlation_factors(grid, 1.5e6)
-    np.testing.assert_allclose(np.einsum("jn,jn->n", factors, factors), 1.0)
-    np.testing.assert_allclose(factors.T @ factors, gaspari_cohn(grid.distance(), 1.5e6), atol=0.01)
+@pytest.mark.parametrize(
+    ("grid", "radius"),
+    [
+        (Grid(np.linspace(60, 50, 9), np.linspace(-10, 4, 11)), 1.5e6),
+        (Grid(np.linspace(60, 40, 61), np.linspace(-10, 20, 83)), 1.5e6),  # by interpolation
+        (Grid(np.linspace(90, -90, 61), 3.0 * np.arange(120)), 8e6),  # 43 coarse longitudes
+    ],
+)
+def test_localising_correlation(grid, radius) -> None:
+    correlation = LocalisingCorrelation.of(grid, radius).dense()
+    np.testing.assert_allclose(np.diag(correlation), 1.0)
+    picked = np.random.default_rng(0).choice(grid.size, min(grid.size, 400), replace=False)
+    expected = gaspari_cohn(grid.distance()[np.ix_(picked, picked)], radius)
+    np.testing.assert_allclose(correlation[np.ix_(picked, picked)], expected, atol=0.02)
+
+
+def test_localising_correlations_of_global_grids_of_any_size() -> None:
+    for rows, columns in ((361, 720), (121, 241), (91, 180)):
+        grid = Grid(np.linspace(90, -90, rows), np.arange(columns) * 360 / columns)
+        correlation = LocalisingCorrelation.of(grid, 1e7)
+        ones = correlation.times(np.ones(grid.size))
+        # The weights of a correlation sum to its integral over the sphere, alike at all longitudes.
+        by_row = ones.reshape(rows, columns)
+        assert np.abs(by_row / by_row.mean(axis=1, keepdims=True) - 1).max() < 0.01
 
 
 def test_localisation_is_the_schur_product() -> None:
@@ -153,9 +240,9 @@ def test_localisation_is_the_schur_product() -> None:
     rng = np.random.default_rng(3)
     eofs = rng.standard_normal((60, 4))  # two channels
     gamma = np.stack([np.eye(4), np.diag([0.9, 0.5, 0.2, 0.1]) + 0.05])
-    factors = correlation_factors(grid, 2e6, trace=1 - 1e-12)
-    new, projected = localise(eofs, gamma, np.ones(60), factors, modes=59)
-    rho = np.tile(factors.T @ factors, (2, 2))
+    correlation = LocalisingCorrelation.of(grid, 2e6, trace=1 - 1e-12)
+    new, projected = localise(eofs, gamma, np.ones(60), correlation, modes=59)
+    rho = np.tile(correlation.dense(), (2, 2))
     for lag in range(2):
         expected = rho * (eofs @ gamma[lag] @ eofs.T)
         got = new @ projected[lag] @ new.T
@@ -169,7 +256,7 @@ def test_a_localised_prior_keeps_its_variance(weather) -> None:
     local = xappa.fit_gaussian(weather, modes=6, localisation="2000 km")
     np.testing.assert_allclose(local.std, plain.std, rtol=1e-5)
     assert local.latent_size == 12
-    assert local.provenance["localisation"] == 2e6
+    assert local.provenance["localisation_metres"] == 2e6
 
 
 def test_cross_validation_prefers_what_made_the_data() -> None:
@@ -191,9 +278,9 @@ def test_cross_validation_prefers_what_made_the_data() -> None:
 
 
 def test_automatic_choices_need_enough_data(weather) -> None:
-    with pytest.warns(GuessWarning, match="20 times are too few to choose localisation"):
-        model = xappa.fit_gaussian(weather.isel(time=slice(20)), modes=4, localisation="auto")
-    assert model.provenance["localisation"] is None
+    with pytest.warns(GuessWarning, match="40 times are too few to choose localisation"):
+        model = xappa.fit_gaussian(weather.isel(time=slice(40)), modes=4, localisation="auto")
+    assert model.provenance["localisation_metres"] is None
 
 
 def test_denoiser_and_autoencoder_are_parts_of_the_bundle(weather) -> None:

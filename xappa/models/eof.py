@@ -7,7 +7,9 @@ Anomalies :math:`a_n` of N states are expanded as
 where E holds the M leading EOFs under the inner product :math:`\langle a, b \rangle = a^\top W b`;
 W is the cell area times the inverse variance of the channel, so that variables of different units
 and sizes count alike. E is scaled such that the principal components z have unit variance.
-What is left, r, keeps its variance at every point.
+What is left, r, keeps its variance at every point. As n states span no more than n dimensions, and
+leave nothing where there are as many EOFs, a share 1 / (n + 1) of all variance goes to it in any
+case: what the next state would leave.
 """
 
 from __future__ import annotations
@@ -18,8 +20,14 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 __all__ = ["Expansion", "autocovariance", "expand", "segments"]
+
+#: Gram matrices of the states, or of the points, are formed up to this size.
+_LARGEST_GRAM = 6000
+#: What a least eigenvalue must exceed, for components of unit variance, to be no rounding error.
+_LEAST_EIGENVALUE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,9 @@ class Expansion:
 def expand(anomalies: Any, weight: np.ndarray, modes: int, freedom: int) -> Expansion:
     """Compute the leading EOFs.
 
+    The sign of each is such that its component at the first state is positive, so that the same
+    data give the same EOFs, however they are stored.
+
     Parameters
     ----------
     anomalies
@@ -64,47 +75,60 @@ def expand(anomalies: Any, weight: np.ndarray, modes: int, freedom: int) -> Expa
     """
     root = np.sqrt(weight)
     n = anomalies.shape[0]
-    if isinstance(anomalies, np.ndarray):
-        left, singular = _decompose(anomalies, root, modes)
-        variance = np.einsum("np,np->p", anomalies, anomalies) / freedom
-        raw = anomalies.T @ left
-    else:
-        left, singular, variance, raw = _decompose_blockwise(anomalies, root, modes, freedom)
+    decompose = _decompose if isinstance(anomalies, np.ndarray) else _decompose_blockwise
+    left, singular, total, raw = decompose(anomalies, root, modes)
     kept = singular > 1e-6 * max(singular[0], 1e-300)
+    left, raw = left[:, kept], raw[:, kept]
+    # The first state whose component is no rounding error: symmetric data have zeros.
+    first = np.argmax(np.abs(left) > 1e-3 * np.abs(left).max(axis=0), axis=0)
+    sign = np.sign(left[first, np.arange(left.shape[1])])
     # z = √N u has unit variance; a = Σ s u vᵀ gives E = aᵀ u / √N, here with N - F for N.
-    eofs = raw[:, kept] / np.sqrt(freedom)
-    return Expansion(eofs, left[:, kept] * np.sqrt(n), variance)
+    eofs = raw * sign / np.sqrt(freedom) * np.sqrt(1 - 1 / (freedom + 1))
+    return Expansion(eofs, left * sign * np.sqrt(n), total / freedom)
 
 
-def _decompose(a: np.ndarray, root: np.ndarray, modes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Left singular vectors (N, M) and singular values (M,) of the weighted anomalies."""
+_Decomposition = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _decompose(a: np.ndarray, root: np.ndarray, modes: int) -> _Decomposition:
+    """Left singular vectors u (N, M) and values (M,) of weighted anomalies, Σ a² (P,) and aᵀ u."""
     weighted = a * root
     n, p = weighted.shape
     if n <= p:
-        values, vectors = np.linalg.eigh(weighted @ weighted.T)
-        order = np.argsort(values)[::-1][:modes]
-        return vectors[:, order], np.sqrt(np.maximum(values[order], 0.0))
-    values, vectors = np.linalg.eigh(weighted.T @ weighted)
-    order = np.argsort(values)[::-1][:modes]
-    singular = np.sqrt(np.maximum(values[order], 0.0))
-    return weighted @ vectors[:, order] / np.maximum(singular, 1e-300), singular
+        left, singular = _leading(weighted @ weighted.T, modes)
+    else:
+        right, singular = _leading(weighted.T @ weighted, modes)
+        left = weighted @ right / np.maximum(singular, 1e-300)
+    return left, singular, np.einsum("np,np->p", a, a), a.T @ left
 
 
-def _decompose_blockwise(
-    a: Any, root: np.ndarray, modes: int, freedom: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Do as `_decompose` and also return the variance and aᵀ u, in passes over blocks of states."""
+def _leading(gram: np.ndarray, modes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the leading eigenvectors of a Gram matrix and the roots of its eigenvalues."""
+    size = len(gram)
+    values, vectors = scipy.linalg.eigh(gram, subset_by_index=[max(0, size - modes), size - 1])
+    return vectors[:, ::-1], np.sqrt(np.maximum(values[::-1], 0.0))
+
+
+def _decompose_blockwise(a: Any, root: np.ndarray, modes: int) -> _Decomposition:
+    """Do as `_decompose` in passes over blocks of states."""
     import dask
     import dask.array as da
 
     weighted = a * root
-    modes = min(modes, *a.shape)
-    u, s, _ = da.linalg.svd_compressed(
-        weighted, k=modes, n_power_iter=3, n_oversamples=20, seed=0, compute=True
-    )
-    left, singular, variance = dask.compute(u, s, (a**2).sum(axis=0) / freedom)
-    raw = (a.T @ left).compute()
-    return left, singular, variance, raw
+    n, p = a.shape
+    if n <= min(p, _LARGEST_GRAM):
+        gram, total = dask.compute(weighted @ weighted.T, (a**2).sum(axis=0))
+        left, singular = _leading(gram, modes)
+    elif p <= _LARGEST_GRAM:
+        gram, total = dask.compute(weighted.T @ weighted, (a**2).sum(axis=0))
+        right, singular = _leading(gram, modes)
+        left = (weighted @ (right / np.maximum(singular, 1e-300))).compute()
+    else:
+        parts = da.linalg.svd_compressed(
+            weighted, k=min(modes, n, p), n_power_iter=3, n_oversamples=20, seed=0, compute=True
+        )
+        left, singular, total = dask.compute(*parts[:2], (a**2).sum(axis=0))
+    return left, singular, total, (a.T @ left).compute()
 
 
 def segments(seconds: np.ndarray, time_step: float | None) -> list[slice]:
@@ -121,9 +145,11 @@ def autocovariance(
 ) -> np.ndarray:
     r"""Estimate the autocovariances of principal components.
 
-    The biased estimator (a division by the number of states, not of pairs) makes the block-Toeplitz
-    matrix of all lags positive semi-definite; shrinking the covariances *between* components
-    towards zero, as few independent states estimate them poorly, keeps it so and regularises it.
+    Each lag's average is over the pairs of states that there are. As different lags then see
+    different states, the block-Toeplitz matrix of all lags need not be positive definite; if it is
+    not, the averages are drawn towards the biased estimator (a division by the number of states,
+    not of pairs), which always is, as little as makes it so. Covariances *between* components,
+    which few independent states estimate poorly, are shrunk towards zero, which keeps it so.
 
     Parameters
     ----------
@@ -143,11 +169,37 @@ def autocovariance(
     """
     series, length, size = components.shape
     gamma = np.zeros((lags, size, size))
+    pairs = np.zeros(lags)
     for run in runs:
         z = components[:, run]
         for k in range(min(lags, z.shape[1])):
             gamma[k] += np.einsum("bti,btj->ij", z[:, k:], z[:, : z.shape[1] - k])
-    gamma /= series * length
+            pairs[k] += series * (z.shape[1] - k)
     own = np.einsum("kii->ki", gamma)[:, :, None] * np.eye(size)
-    shrunk: np.ndarray = (1 - shrinkage) * gamma + shrinkage * own
-    return shrunk
+    shrunk = (1 - shrinkage) * gamma + shrinkage * own
+    biased = shrunk / (series * length)
+    return _definite(shrunk / np.maximum(pairs, 1)[:, None, None], biased)
+
+
+def _definite(wanted: np.ndarray, safe: np.ndarray) -> np.ndarray:
+    """Return autocovariances (K, M, M) as close to the wanted ones as definiteness allows."""
+    if _least_eigenvalue(wanted) > _LEAST_EIGENVALUE:
+        return wanted
+    low, high = 0.0, 1.0
+    for _ in range(6):
+        middle = (low + high) / 2
+        good = _least_eigenvalue((1 - middle) * wanted + middle * safe) > _LEAST_EIGENVALUE
+        low, high = (low, middle) if good else (middle, high)
+    blend: np.ndarray = (1 - high) * wanted + high * safe
+    return blend
+
+
+def _least_eigenvalue(gamma: np.ndarray) -> float:
+    """Return the least eigenvalue of the block-Toeplitz matrix of autocovariances."""
+    lags, size, _ = gamma.shape
+    toeplitz = np.empty((lags, size, lags, size))
+    for i in range(lags):
+        for j in range(i + 1):
+            toeplitz[i, :, j], toeplitz[j, :, i] = gamma[i - j], gamma[i - j].T
+    matrix = toeplitz.reshape(lags * size, -1)
+    return float(scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])[0])

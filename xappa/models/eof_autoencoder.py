@@ -63,15 +63,18 @@ class EOFAutoencoder(nn.Module):
         anomalies[..., ~np.isfinite(self._residual)] = np.nan
         return anomalies
 
+    def weighted(self, present: np.ndarray) -> np.ndarray:
+        """Return D⁻¹ E at the points of a mask (P,), shape (points, M), float64."""
+        eofs = self.eofs.numpy()[present].astype(np.float64)
+        floor = 1e-6 * np.einsum("pm,pm->p", eofs, eofs).mean() if len(eofs) else 1.0
+        weighted: np.ndarray = eofs / np.maximum(self._residual[present], floor)[:, None]
+        return weighted
+
     def _expected(self, anomaly: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Return the components expected given part of a state: (I + Eᵀ D⁻¹ E)⁻¹ Eᵀ D⁻¹ a."""
-        eofs = self.eofs.numpy()[present].astype(np.float64)
-        size = eofs.shape[1]
-        if not len(eofs):
-            return np.zeros(size)
-        floor = 1e-6 * np.einsum("pm,pm->p", eofs, eofs).mean()
-        weighted = eofs.T / np.maximum(self._residual[present].astype(np.float64), floor)
+        weighted = self.weighted(present)
+        information = weighted.T @ self.eofs.numpy()[present]
         result: np.ndarray = np.linalg.solve(
-            np.eye(size) + weighted @ eofs, weighted @ anomaly[present]
+            np.eye(weighted.shape[1]) + information, anomaly[present] @ weighted
         )
         return result

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,10 +12,11 @@ import numpy as np
 from xappa.bridge import describe
 from xappa.cf import from_seconds
 from xappa.errors import ArgumentError, DataError, GuessWarning, XappaError, warn
+from xappa.models.catalogue import remember
 from xappa.models.climatology import Climatology
 from xappa.models.eof import Expansion, autocovariance, expand, segments
 from xappa.models.gaussian import GaussianModel
-from xappa.models.localisation import correlation_factors, localise
+from xappa.models.localisation import LocalisingCorrelation, localise
 from xappa.models.samples import Samples, read_samples
 from xappa.models.tuning import Candidates, Training, choose, regularise
 from xappa.units import convert
@@ -28,6 +31,8 @@ _DEFAULT_SHRINKAGE = 0.5
 _LEAST_STATES_TO_TUNE = 96
 #: Cross-validation looks at a sample of about this many points of a larger state.
 _TUNING_POINTS = 4000
+#: With fewer states than this, a warning says what can be expected.
+_FEW_STATES = 30
 
 
 def fit_gaussian(
@@ -58,7 +63,8 @@ def fit_gaussian(
     variables
         Names of the variables to use; all gridded ones by default.
     modes
-        The most EOFs, M; localised priors use twice as many.
+        The most EOFs, M, of which at most a third as many are kept as there are states; localised
+        priors use twice as many.
     blanket
         K, the number of consecutive states over which the components are correlated explicitly; 4
         by default, fewer where the data are short.
@@ -100,7 +106,7 @@ def fit_gaussian(
     >>> model.latent_size, model.blanket
     (5, 4)
     """
-    _check_arguments(modes, blanket, inflation, shrinkage)
+    _check_arguments(variables, modes, blanket, inflation, shrinkage)
     if localisation not in (None, "auto"):
         localisation = _metres(localisation)
     spec, axes = describe(ds, variables=variables)
@@ -110,6 +116,9 @@ def fit_gaussian(
     runs = segments(samples.seconds, spec.time_step)
     lags = _blanket(blanket, runs)
     weight = _weights(samples)
+    _warn_of_few(samples)
+    if not samples.rotated:
+        modes = min(modes, max(1, samples.freedom // 3))
     wanted = {"localisation": localisation, "inflation": inflation, "shrinkage": shrinkage}
     chosen = _choose(samples, weight, modes, lags, wanted)
     expansion = expand(samples.anomalies, weight, modes, samples.freedom)
@@ -117,12 +126,12 @@ def fit_gaussian(
     gamma = regularise(autocovariance(pcs, runs, lags, chosen["shrinkage"]))
     eofs = expansion.eofs
     if chosen["localisation"] is not None:
-        factors = correlation_factors(spec.grid, chosen["localisation"])
-        eofs, gamma = localise(eofs, gamma, weight, factors, 2 * modes)
+        correlation = LocalisingCorrelation.of(spec.grid, chosen["localisation"])
+        eofs, gamma = localise(eofs, gamma, weight, correlation, 2 * modes)
     residual = np.maximum(expansion.variance - np.einsum("pm,pm->p", eofs, eofs), 0.0)
     residual = np.where(samples.mask, residual * chosen["inflation"], np.nan)
     shape = (len(samples.coefficients), spec.n_channels, *spec.grid.shape)
-    return GaussianModel(
+    model = GaussianModel(
         spec,
         Climatology(samples.terms, samples.coefficients.reshape(shape).astype(np.float32)),
         (eofs * np.sqrt(chosen["inflation"])).astype(np.float32),
@@ -132,22 +141,48 @@ def fit_gaussian(
         name=name,
         provenance=_provenance(samples, expansion, residual, chosen),
     )
+    remember(model)
+    return model
 
 
-def _check_arguments(modes: int, blanket: int | None, inflation: object, shrinkage: object) -> None:
+def _check_arguments(
+    variables: object, modes: object, blanket: object, inflation: object, shrinkage: object
+) -> None:
     def bad(argument: str, expected: str, got: object) -> ArgumentError:
         return ArgumentError(
-            f"{argument} is out of range", where="xappa.fit_gaussian", expected=expected, got=got
+            f"{argument} is out of range",
+            where="xappa.fit_gaussian",
+            expected=expected,
+            got=repr(got),
+            remedy="leave it out for the default",
         )
 
-    if not isinstance(modes, (int, np.integer)) or modes < 1:
-        raise bad("modes", "at least 1", modes)
-    if blanket is not None and (not isinstance(blanket, (int, np.integer)) or blanket < 1):
-        raise bad("blanket", "at least 1", blanket)
-    if inflation != "auto" and not (isinstance(inflation, (int, float)) and inflation > 0):
+    def number(value: Any, least: float, most: float, kind: type = Real) -> bool:
+        # NumPy's numbers are Real, and its integers Integral; so is bool, which is meant as neither
+        return isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most  # type: ignore[operator]
+
+    def count(value: Any) -> bool:
+        return number(value, 1, np.inf, Integral)
+
+    if isinstance(variables, str) or (isinstance(variables, Sequence) and not len(variables)):
+        raise bad("variables", "a list of one name or more, or None for all", variables)
+    if not count(modes):
+        raise bad("modes", "an integer, at least 1", modes)
+    if blanket is not None and not count(blanket):
+        raise bad("blanket", "an integer, at least 1", blanket)
+    if inflation != "auto" and not (number(inflation, 0, 1e6) and inflation):
         raise bad("inflation", "a positive number or 'auto'", inflation)
-    if shrinkage != "auto" and not (isinstance(shrinkage, (int, float)) and 0 <= shrinkage <= 1):
+    if shrinkage != "auto" and not number(shrinkage, 0, 1):
         raise bad("shrinkage", "a number from 0 to 1 or 'auto'", shrinkage)
+
+
+def _warn_of_few(samples: Samples) -> None:
+    if samples.count < _FEW_STATES and not samples.rotated:
+        warn(
+            f"{samples.count} states are few to fit a prior to: what they did not do is taken for "
+            "nearly impossible, and analyses will be too sure of themselves. Add states (more "
+            "times, or members), or widen the prior with localisation= and inflation=."
+        )
 
 
 def _blanket(blanket: int | None, runs: Sequence[slice]) -> int:
@@ -226,7 +261,8 @@ def _metres(distance: Any) -> float:
     """Read a distance: metres, or text with a unit."""
     unit, number = "m", distance
     if isinstance(distance, str):
-        number, _, unit = distance.strip().partition(" ")
+        number = distance.strip().rstrip(string.ascii_letters)
+        unit = distance.strip()[len(number) :]
     try:
         metres = float(convert(float(number), unit or "m", "m", where="localisation="))
     except (TypeError, ValueError) as error:
@@ -288,5 +324,6 @@ def _provenance(
         "period": [_date(first), _date(last)],
         "climatology": str(samples.terms),
         "residual_fraction": left,
+        "localisation_metres": chosen.pop("localisation"),
         **chosen,
     }

@@ -48,7 +48,7 @@ class Residual:
     variance
         D, shape (P,), or (T, P) where it differs between states.
     mean
-        Shape (T, P) or (B, T, P); None for zero.
+        Shape (T, P); None for zero.
     """
 
     variance: np.ndarray
@@ -184,20 +184,21 @@ class GaussianPosterior:
         diagonal = torch.as_tensor(matrix.diagonal())
         if len(diagonal) <= DENSE_LIMIT:
             return Noise(torch.as_tensor(matrix.toarray()), diagonal)
-        csr = matrix.tocsr()
-        sparse = torch.sparse_csr_tensor(
-            torch.as_tensor(csr.indptr), torch.as_tensor(csr.indices), torch.as_tensor(csr.data)
+        coo = matrix.tocoo()
+        sparse = torch.sparse_coo_tensor(
+            torch.as_tensor(np.stack([coo.row, coo.col])),
+            torch.as_tensor(coo.data),
+            coo.shape,
+            check_invariants=True,
         )
-        return Noise(sparse, diagonal)
+        return Noise(sparse.coalesce(), diagonal)
 
     @cached_property
     def observed(self) -> Tensor:
-        """Observations less what the residual's mean explains, shape (n,) or (B, n)."""
+        """Observations less what the residual's mean explains, shape (n,)."""
         y = self.operator.values
         if self.residual.mean is not None:
-            flat = self.residual.mean.reshape(-1, len(self.seconds) * self.operator.rows.state_size)
-            explained = (self.linear @ np.nan_to_num(flat).T).T
-            y = y - (explained if self.residual.mean.ndim == 3 else explained[0])
+            y = y - self.linear @ np.nan_to_num(self.residual.mean).ravel()
         return torch.as_tensor(y)
 
     @cached_property
@@ -287,14 +288,13 @@ class GaussianPosterior:
                 prior, y, self.observe, noise, self._overlap, gamma=guidance.gamma
             )
         else:
-            steps = getattr(sampler, "steps", 64)
             return DPSSampler(
                 prior,
                 y,
                 self.observe,
                 noise.diagonal,
                 zeta=guidance.zeta,
-                steps=steps,
+                steps=getattr(sampler, "steps", 64),
                 silent=True,
                 dtype=torch.float64,
             )
@@ -365,7 +365,7 @@ class GaussianPosterior:
         for k, t in enumerate(states):
             pull = (adjoint[t * size : (t + 1) * size] @ draws.weights.T).T * self.residual.at(t)
             if self.residual.mean is not None:
-                pull = pull + self.residual.mean[..., t, :]
+                pull = pull + self.residual.mean[t]
             flat[:, k] += pull
             for b, member in enumerate(members):
                 flat[b, k] += self.residual_draw(member, t, seed)
