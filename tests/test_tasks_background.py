@@ -93,17 +93,6 @@ def test_uneven_background_within_a_longer_window(model, day, weather, obs) -> N
     assert not residual.mean[5:].any()
 
 
-def test_members_are_conditioned_one_by_one(model, day) -> None:
-    ensemble = xr.concat([day, day + 1.0], "member")
-    ensemble.t2m.attrs = day.t2m.attrs
-    relative = np.full(model.eofs.shape[0], 0.5)
-    _, _, together, residual = conditioned(model, ensemble, relative)
-    for k in range(2):
-        _, _, alone, own = conditioned(model, ensemble.isel(member=k), relative)
-        np.testing.assert_allclose(together.mean[k], alone.mean, atol=1e-12)
-        np.testing.assert_allclose(residual.mean[k], own.mean, atol=1e-12)
-
-
 # What a background error may be -----------------------------------------------------------------
 
 

@@ -127,7 +127,7 @@ def test_what_is_no_model(run, obs, model, error, match) -> None:
 def test_background_that_is_missing_or_incomplete(day, obs, model) -> None:
     with pytest.raises(BackgroundError, match=r"background is missing[\s\S]*100.0%"):
         day.where(day.t2m < 0).appa.assimilate(obs, model, background_error=1.0)
-    with pytest.raises(BackgroundError, match="background is incomplete"):
+    with pytest.raises(BackgroundError, match="a part of the model's grid only"):
         day.isel(latitude=slice(3)).appa.assimilate(obs, model, background_error=1.0)
 
 

@@ -14,6 +14,7 @@ import xarray as xr
 from dask.base import tokenize
 
 import xappa
+from xappa.errors import ArgumentError, BackgroundError
 from xappa.testing import raise_if_dask_computes
 
 
@@ -48,7 +49,8 @@ def analysis(day, obs, model) -> xr.Dataset:
 
 @pytest.mark.parametrize("method", ["exact", "mmps", "jfps", "sda", "dps"])
 def test_members_do_not_depend_on_their_number(day, obs, model, method) -> None:
-    settings = {"method": method, "seed": 3, "progress": False, "sampler": xappa.Sampler("heun", 8)}
+    sampler = xappa.Sampler("ddpm" if method == "dps" else "heun", 8)
+    settings = {"method": method, "seed": 3, "progress": False, "sampler": sampler}
     few = day.appa.assimilate(obs, model, members=2, **settings)
     many = day.appa.assimilate(obs, model, members=5, **settings)
     # Batched products round differently; float32 output hides most of it.
@@ -269,9 +271,90 @@ def test_a_background_ensemble_keeps_its_dimension(day, obs, model, dim) -> None
     out = background.appa.assimilate(obs, model, seed=0, background_error_scale=0.3)
     assert out.t2m.dims == background.t2m.dims
     np.testing.assert_array_equal(out[dim], [3, 5, 8])
-    # Backgrounds that are warmer and colder leave their mark.
-    mean = out.t2m.mean(["time", "latitude", "longitude"])
-    assert mean[1] > mean[0] > mean[2]
+    # The background is the mean; a member's random numbers are those of its label.
+    alone = background.mean(dim, keep_attrs=True).assign_coords(height=day.height)
+    alone.t2m.attrs = day.t2m.attrs
+    expected = alone.appa.assimilate(obs, model, members=9, seed=0, background_error_scale=0.3)
+    np.testing.assert_allclose(
+        out.t2m.transpose(dim, ...), expected.t2m.sel(member=[3, 5, 8]), rtol=1e-6
+    )
+
+
+def test_members_are_known_by_their_labels(analysis, model) -> None:
+    forecast = analysis.appa.forecast(model, lead="12h", seed=0)
+    alone = analysis.isel(member=[3]).appa.forecast(model, lead="12h", seed=0)
+    xr.testing.assert_allclose(forecast.isel(member=[3]), alone, rtol=1e-6)
+    network = xappa.observe.random_stations(analysis, 4, variable="t2m", error=0.5, seed=0)
+    seen = analysis.appa.observe(network, seed=0)
+    seen_alone = analysis.isel(member=[3]).appa.observe(network, seed=0)
+    xr.testing.assert_allclose(seen.isel(member=[3]), seen_alone)
+
+
+def test_lazy_results_of_other_chunks_are_computed_together(day, obs, model) -> None:
+    import dask
+
+    lazy = [day.chunk(time=k).appa.assimilate(obs, model, members=2, seed=0) for k in (3, 4)]
+    first, second = dask.compute(*lazy)
+    xr.testing.assert_allclose(first, second)
+    ahead = [day.chunk(time=k).appa.forecast(model, lead="2D", members=2, seed=0) for k in (2, 4)]
+    first, second = dask.compute(*ahead)
+    xr.testing.assert_allclose(first, second)
+
+
+def test_provenance_is_of_the_last_step_alone(day, obs, model) -> None:
+    first = day.appa.assimilate(obs, model, members=2, seed=0, background_error=1.0)
+    assert first.attrs["xappa_background_error"] == 1.0
+    mean = first.mean("member", keep_attrs=True)
+    second = mean.appa.assimilate(obs, model, members=2, seed=2**70)
+    assert "xappa_background_error" not in second.attrs
+    assert second.attrs["xappa_seed"] == str(2**70)  # no attribute of a file is so large
+    forecast = first.appa.forecast(model, lead="6h", seed=0)
+    assert not {"xappa_method", "xappa_settings", "xappa_observations"} & set(forecast.attrs)
+    assert forecast.attrs["history"].count("xappa: ") == 2
+
+
+def test_what_a_model_made_is_not_guessed_again(analysis, model) -> None:
+    bare = analysis.drop_vars("height")
+    bare.appa.forecast(model, lead="6h", seed=0)  # a warning would be an error
+    with pytest.warns(xappa.errors.GuessWarning, match="height 2 m taken from its name"):
+        bare.drop_attrs().assign(t2m=bare.t2m).appa.forecast(model, lead="6h", seed=0)
+
+
+def test_wrong_units_are_noticed(day, obs, model) -> None:
+    celsius = (obs - 273.15).assign_attrs(obs.attrs)  # and the units still say K
+    with pytest.warns(xappa.errors.DepartureWarning, match=r"30 of 30[\s\S]*check their units"):
+        day.appa.assimilate(celsius, model, members=2, seed=0)
+
+
+@pytest.mark.parametrize("sampler", ["heun", xappa.Sampler("pc"), lambda denoiser: denoiser])
+def test_dps_has_steps_of_its_own(day, obs, model, sampler) -> None:
+    with pytest.raises(ArgumentError, match=r"dps is a change of the steps of DDPM"):
+        day.appa.assimilate(obs, model, members=2, method="dps", sampler=sampler)
+
+
+def test_samplers_of_ones_own_are_recorded_by_name(day, obs, model) -> None:
+    from azula.sample import DDIMSampler
+
+    def few_steps(denoiser):
+        return DDIMSampler(denoiser, steps=4, silent=True)
+
+    out = day.appa.assimilate(obs, model, members=2, seed=0, method="jfps", sampler=few_steps)
+    assert "few_steps" in out.attrs["xappa_settings"]
+    assert " at 0x" not in out.attrs["xappa_settings"]
+
+
+def test_a_part_of_the_grid_and_a_background_error(day, obs, model) -> None:
+    part = day.isel(latitude=slice(1, 4), longitude=slice(2, 6))
+    with pytest.raises(BackgroundError, match=r"a part of the model's grid only[\s\S]*whole grid"):
+        part.appa.assimilate(obs, model, background_error=1.0)
+
+
+def test_the_operator_of_a_model_is_the_one_that_assimilate_uses(day, obs, model) -> None:
+    part = day.isel(latitude=slice(1, 4), longitude=slice(2, 6), time=0)
+    operator = part.appa.operator(obs, model=model)
+    analysis = part.appa.assimilate(obs, model, members=2, seed=0)
+    assert json.loads(analysis.attrs["xappa_observations"])["t2m"]["used"] == operator.n_used
+    assert part.appa.operator(obs).n_used < operator.n_used
 
 
 def test_background_alone_is_shrunk_towards_the_climatology(day, model) -> None:
@@ -358,3 +441,33 @@ def test_observations_outside_the_window_count_up_to_one_blanket(weather, model,
     used = json.loads(out.attrs["xappa_observations"])["t2m"]
     assert used == {"used": 5 * model.blanket, "outside window": 30 - 5 * model.blanket}
     assert out.sizes["time"] == 4
+
+
+@pytest.mark.parametrize("part", [{"latitude": slice(1), "longitude": slice(1)}, {}])
+def test_forecasts_know_what_a_part_of_the_grid_leaves_open(model, day, part) -> None:
+    """Nearly perfect observations of the same values give the same distribution."""
+    states, members = day.isel(part), 400
+    forecast = states.appa.forecast(model, lead="12h", members=members, seed=0)
+    values = states.t2m.astype(float).assign_attrs(states.t2m.attrs, error_std=1e-3)
+    after = model.template(str(forecast.time.values[-1])).isel(part)
+    expected = after.appa.assimilate(values, model, members=members, seed=1)
+    found, wanted = (d.t2m.isel(time=-1) for d in (forecast, expected))
+    # Standard deviations from 400 members are known to 3.5 %, and their means over points better.
+    ratio = float(found.std("member").mean() / wanted.std("member").mean())
+    assert ratio == pytest.approx(1, abs=0.12)
+    gap = found.mean("member") - wanted.mean("member")
+    assert float(np.abs(gap).max()) < 5 * np.sqrt(2 / members) * float(wanted.std("member").max())
+
+
+def test_cycles_say_what_made_them_and_that_nothing_was_seen(model, obs) -> None:
+    start, _, stop = (str(time) for time in obs.time.values[:3])
+    period = {"start": start, "stop": stop, "step": "12h"}
+    analyses = list(xappa.cycle(model, obs, **period, members=2, seed=0, progress=False))
+    assert analyses[0].attrs["xappa_start"] == start
+    assert json.loads(analyses[0].attrs["xappa_settings"]) == {"square_root": False}
+    late = obs.assign_coords(time=obs.time + np.timedelta64(366, "D"))
+    late.time.attrs = obs.time.attrs
+    with pytest.warns(
+        xappa.errors.NoObservationsWarning, match="no observation can be used between"
+    ):
+        xappa.cycle(model, late, **period, members=2, seed=0)

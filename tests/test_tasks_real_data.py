@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import xappa
-from xappa.errors import GuessWarning
+from xappa.errors import GuessWarning, XappaWarning
 
 pytestmark = [pytest.mark.data, pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")]
 
@@ -91,13 +91,16 @@ def test_global_background_ensemble() -> None:
 
 def test_global_climatological_months() -> None:
     ds = open_file("eraint-uvz")
-    model, _, ens = through(ds, "u", 1.0, members=2)
+    with pytest.warns(XappaWarning, match="2 states are few"):
+        model, _, ens = through(ds, "u", 1.0, members=2)
     assert_labels(ens, ds, new="member")
     assert ens.u.dims == ("member", "month", "level", "latitude", "longitude")
     assert model.spec.n_channels == 9
     clim = model.climatology(np.zeros(1))[0, model.spec.slice_of("u")]
     before = float(np.sqrt(((ds.u.values - clim) ** 2).mean()))
-    assert float(xappa.verify.rmse(ens.u, ds.u)) < 0.2 * before
+    # Two states tell next to nothing: half of all variance is left to the residual.
+    assert model.provenance["residual_fraction"] == pytest.approx(0.5)
+    assert float(xappa.verify.rmse(ens.u, ds.u)) < 0.9 * before
 
 
 def test_single_state_with_poor_metadata() -> None:
@@ -110,6 +113,6 @@ def test_single_state_with_poor_metadata() -> None:
     missing = ds.sea_surface_temperature.isnull()
     assert (ens.sea_surface_temperature.isnull() == missing).all()
     assert ens.sea_surface_temperature.attrs["standard_name"] == "sea_surface_temperature"
-    assert float(xappa.verify.rmse(ens.temperature, ds.temperature)) < 1.0
+    assert float(xappa.verify.rmse(ens.temperature, ds.temperature)) < 1.1
     assert model.provenance["rotations"]
     assert "level: no units" in repr(ds.appa)

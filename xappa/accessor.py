@@ -119,14 +119,16 @@ class AppaAccessor:
             progress=progress,
         )
 
-    def operator(self, obs: Any, *, error: Any = None) -> ObservationOperator:
+    def operator(
+        self, obs: Any, *, model: Model | str | Path | None = None, error: Any = None
+    ) -> ObservationOperator:
         """Return the observation operator that the metadata of ``obs`` define.
 
         See `xappa.tasks.observe.observation_operator`.
         """
         from xappa.tasks.observe import observation_operator
 
-        return observation_operator(self._obj, obs, error=error)
+        return observation_operator(self._obj, obs, model=model, error=error)
 
     def observe(self, network: Any, *, seed: int | None = None, error: Any = None) -> Any:
         """Simulate the observations that a network would make of the Dataset, with their noise.

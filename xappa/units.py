@@ -29,6 +29,7 @@ __all__ = [
     "factor_offset",
     "is_quantified",
     "quantified_units",
+    "quantities",
     "requantify_like",
     "same",
 ]
@@ -321,6 +322,15 @@ def dequantify(obj: Labelled) -> Labelled:
 
     plain: Labelled = obj.pint.dequantify(format="cf")
     return plain
+
+
+def quantities(units: Mapping[str, str]) -> dict[Hashable, Any]:
+    """Return pint units for names of units, as `requantify` takes them.
+
+    >>> str(quantities({"t": "K"})["t"])
+    'kelvin'
+    """
+    return {name: _parse(text, name)[0] for name, text in units.items()}
 
 
 def requantify_like(obj: Labelled, template: xr.Dataset | xr.DataArray) -> Labelled:

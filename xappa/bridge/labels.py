@@ -129,4 +129,8 @@ def with_new_times(
     ]
     out = template.drop_vars(along)
     variable = xr.Variable((name,), values, attrs, encoding)
-    return out.assign_coords({name: variable})
+    out = out.assign_coords({name: variable})
+    if old is None or old == name or old not in along:
+        return out
+    # cfgrib's valid_time stays beside the index, so that analysis and forecast concatenate
+    return out.assign_coords({old: variable})

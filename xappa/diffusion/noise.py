@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-__all__ = ["draw_seed", "generator", "standard_normal"]
+__all__ = ["draw_seed", "generator", "member_keys", "standard_normal"]
 
 Key = int | float | str | np.integer | np.floating
 
@@ -88,6 +89,32 @@ def standard_normal(
         for t, time in enumerate(times):
             noise[b, t] = generator(seed, purpose, member, float(time)).standard_normal(size)
     return noise
+
+
+def member_keys(labels: Any, size: int) -> list[int]:
+    """Return the integers that stand for an ensemble's members in the keys of random streams.
+
+    Labels that are distinct integers stand for themselves, so that a member keeps its numbers when
+    others are taken away; else positions do.
+
+    Parameters
+    ----------
+    labels
+        The values of the realization coordinate, shape (size,), or None.
+    size
+        Number of members.
+
+    Examples
+    --------
+    >>> member_keys(np.array([3, 7]), 2), member_keys(np.array(["a", "b"]), 2), member_keys(None, 2)
+    ([3, 7], [0, 1], [0, 1])
+    """
+    values = np.asarray([] if labels is None else labels)
+    if values.shape == (size,) and values.dtype.kind in "iuf" and np.isfinite(values).all():
+        whole = [int(value) for value in values]
+        if np.array_equal(whole, values) and len(set(whole)) == size:
+            return whole
+    return list(range(size))
 
 
 def draw_seed() -> int:

@@ -36,6 +36,8 @@ def check_sampling(method: str, sampler: Any, guidance: Any) -> Any:
             expected="xappa.Guidance(...)",
             got=type(guidance).__name__,
         )
+    if method == "dps":
+        return _ddpm(sampler)
     if sampler is None:
         return DEFAULT_SAMPLER
     if isinstance(sampler, str):
@@ -48,6 +50,20 @@ def check_sampling(method: str, sampler: Any, guidance: Any) -> Any:
             got=type(sampler).__name__,
         )
     return sampler
+
+
+def _ddpm(sampler: Any) -> Sampler:
+    sampler = Sampler("ddpm", steps=64) if sampler is None else sampler
+    sampler = Sampler("ddpm") if sampler == "ddpm" else sampler
+    if isinstance(sampler, Sampler) and sampler.name == "ddpm" and not sampler.options:
+        return sampler
+    raise ArgumentError(
+        "dps is a change of the steps of DDPM, and of no other sampler",
+        where="sampler=",
+        expected='xappa.Sampler("ddpm", steps=...), or None',
+        got=repr(sampler),
+        remedy='leave sampler= out, or use method="mmps", which takes any sampler',
+    )
 
 
 def seed_of(seed: Any) -> int:

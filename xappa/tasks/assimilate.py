@@ -12,7 +12,7 @@ import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
 from xappa.diffusion.sampling import Sampler
-from xappa.errors import GuessWarning, NoObservationsWarning, warn
+from xappa.errors import NoObservationsWarning, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
@@ -21,7 +21,8 @@ from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
 from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
 from xappa.tasks.background import condition, describe_error, relative_error
-from xappa.tasks.labels import count, finish
+from xappa.tasks.departures import warn_of_departures
+from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import Window, member_numbers
@@ -44,8 +45,14 @@ class Settings:
         if self.method == "exact":
             return {"square_root": self.guidance.square_root}
         sampler = self.sampler
-        said = asdict(sampler) if isinstance(sampler, Sampler) else {"name": repr(sampler)}
+        said = asdict(sampler) if isinstance(sampler, Sampler) else {"name": _named(sampler)}
         return {"sampler": said, "guidance": asdict(self.guidance)}
+
+
+def _named(function: Any) -> str:
+    """Return the name of a function, without the address in its repr."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def assimilate(
@@ -70,7 +77,8 @@ def assimilate(
     ds
         Gives the window (its times), the grid and the labels. Its values are the background, used
         only with ``background_error`` or ``background_error_scale``; otherwise they may be NaN. A
-        realization dimension makes it a background ensemble. Dask-backed data stay lazy.
+        realization dimension makes it a background ensemble, whose mean is the background.
+        Dask-backed data stay lazy.
     obs
         Observations: a DataArray, a Dataset, or a list or dict of them; their CF metadata define
         the observation operator. Observations up to one blanket before or after the window count.
@@ -95,7 +103,8 @@ def assimilate(
         The same in multiples of the climatological standard deviation.
     sampler
         How the reverse diffusion is integrated: a `xappa.Sampler`, or a function from an azula
-        denoiser to an azula sampler.
+        denoiser to an azula sampler. For ``"dps"``, which changes the steps themselves, only
+        ``xappa.Sampler("ddpm", ...)``.
     guidance
         Further settings, a `xappa.Guidance`.
     progress
@@ -125,6 +134,8 @@ def assimilate(
 
     Warns
     -----
+    DepartureWarning
+        If observations are far from anything that the prior knows, as wrong units make them.
     NoObservationsWarning
         If no observation can be used: the result is the prior.
     GuessWarning
@@ -151,8 +162,7 @@ def assimilate(
     layout = Layout.of(ds, model.spec)
     numbers = member_numbers(members, layout)
     specs = read_observations(obs, model.spec, error=error)
-    for guess in (*layout.guesses, *(g for spec in specs for g in spec.guesses)):
-        warn(guess, GuessWarning)
+    warn_of_guesses(ds, layout, model, specs)
     window = Window.of(layout, model, specs)
     operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     relative = relative_error(gaussian, layout, background_error, background_error_scale)
@@ -161,7 +171,8 @@ def assimilate(
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
     if method == "exact" and operator.n_used and not operator.is_linear:
         _ = posterior_of(gaussian, operator, window, None, None).exact
-    background = None if relative is None else pack(ds, model.spec, layout)
+    background = None if relative is None else _background(pack(ds, model.spec, layout))
+    warn_of_departures(gaussian, operator, window.seconds)
     if is_lazy(ds):
         chunks = time_chunks(ds, layout)
         packed = _draw_lazily(gaussian, operator, window, background, relative, settings, chunks)
@@ -193,6 +204,11 @@ def assimilate(
         background_error=describe_error(background_error),
         background_error_scale=describe_error(background_error_scale),
     )
+
+
+def _background(packed: xr.DataArray) -> xr.DataArray:
+    """Return the background, packed: the mean of an ensemble, whose error is the error given."""
+    return packed.mean("member", skipna=False) if "member" in packed.dims else packed
 
 
 def posterior_of(

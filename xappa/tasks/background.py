@@ -56,10 +56,19 @@ def relative_error(
     ArgumentError
         If both were given, or one of them does not fit the variables.
     BackgroundError
-        If an error is not positive.
+        If an error is not positive, or the Dataset covers a part of the grid only.
     """
     if error is None and scale is None:
         return None
+    if not layout.is_full_grid:
+        raise BackgroundError(
+            "a background error was given, but the Dataset covers a part of the model's grid only",
+            where="the Dataset's grid",
+            expected=repr(layout.spec.grid),
+            got=f"{layout.rows.size} x {layout.columns.size} of its points",
+            remedy="pass states on the whole grid and select afterwards; or pass the background as "
+            "observations with an error (a gridded array is one)",
+        )
     if error is not None and scale is not None:
         raise ArgumentError(
             "two background errors were given",
@@ -218,7 +227,7 @@ def condition(
     model, prior
         The model, and its prior over the window.
     states
-        The background, packed, shape ([B,] T, channel, latitude, longitude).
+        The background, packed, shape (T, channel, latitude, longitude).
     relative
         Its error relative to the climatological standard deviation, shape (P,).
     window
@@ -229,7 +238,7 @@ def condition(
     BackgroundError
         If the background has missing values.
     """
-    flat = states.reshape(*states.shape[:-3], -1)
+    flat = states.reshape(len(states), -1)
     part = np.isfinite(model.residual)
     missing = float((~np.isfinite(flat[..., part])).mean())
     if missing > 0:
@@ -248,14 +257,14 @@ def condition(
     eofs, weight = model.eofs.astype(np.float64), model.weight.astype(np.float64)
     weighted = eofs.T * weight
     scale = np.linalg.solve(weighted @ eofs, weighted @ (np.nan_to_num(relative)[:, None] * eofs))
-    estimate = np.zeros((*z.shape[:-2], len(window.seconds), z.shape[-1]))
-    estimate[..., window.inside, :] = z
+    estimate = np.zeros((len(window.seconds), z.shape[-1]))
+    estimate[window.inside] = z
     error = model.process.estimate_precision(prior, window.first, window.first + window.size)
     conditioned = prior.with_estimate(torch.as_tensor(estimate), error, torch.as_tensor(scale))
     gain = 1 / (1 + np.nan_to_num(relative, nan=np.inf) ** 2)
     length = len(window.seconds)
-    mean = np.zeros((*flat.shape[:-2], length, flat.shape[-1]))
-    mean[..., window.inside, :] = np.nan_to_num(left) * gain
+    mean = np.zeros((length, flat.shape[-1]))
+    mean[window.inside] = np.nan_to_num(left) * gain
     variance = model.residual * (1 - gain)
     if window.size < length:
         # States before and after the background keep the prior's residual.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import xarray as xr
 from xappa.bridge import Layout, unpack
 from xappa.cf import timedelta_seconds
 from xappa.diffusion.markov import Initial
-from xappa.errors import GuessWarning, TimeStepError, warn
+from xappa.errors import NoObservationsWarning, TimeStepError, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import open_model, remember
 from xappa.models.gaussian import GaussianModel
@@ -22,7 +22,9 @@ from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
 from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
-from xappa.tasks.labels import count, finish
+from xappa.tasks.assimilate import Settings
+from xappa.tasks.labels import count, finish, warn_of_guesses
+from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import member_numbers
 
 __all__ = ["cycle"]
@@ -41,6 +43,7 @@ def cycle(
     error: Any = None,
     sampler: Any = None,
     guidance: Guidance | None = None,
+    progress: bool | None = None,
 ) -> Iterator[xr.Dataset]:
     """Assimilate observations sequentially, yielding one analysis for each step.
 
@@ -61,8 +64,8 @@ def cycle(
         alone, and the last one is the last whole step up to ``stop``.
     step
         Time between analyses, a multiple of the model's time step.
-    members, seed, method, error, sampler, guidance
-        As for ``assimilate``.
+    members, seed, method, error, sampler, guidance, progress
+        As for ``assimilate``; the bar counts the cycles.
 
     Yields
     ------
@@ -79,6 +82,11 @@ def cycle(
         If ``members`` is not positive.
     OperatorError
         If an observation is not linear in the state.
+
+    Warns
+    -----
+    NoObservationsWarning
+        If no observation lies between ``start`` and ``stop``: the analyses are the prior.
 
     Examples
     --------
@@ -100,19 +108,18 @@ def cycle(
     times, stride = _times(gaussian, start, stop, step)
     specs = read_observations(obs, model.spec, error=error)
     numbers = member_numbers(members, Layout.of(times, model.spec))
-    for spec in specs:
-        for guess in spec.guesses:
-            warn(guess, GuessWarning)
+    layout = Layout.of(times, model.spec)
+    warn_of_guesses(times, layout, model, specs)
+    settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
+    if not any(_count_between(spec, layout.times) for spec in specs):
+        warn(
+            f"no observation can be used between {start} and {stop}: the analyses are the prior",
+            NoObservationsWarning,
+        )
     remember(model)
-    return _cycles(
-        gaussian,
-        specs,
-        times,
-        stride,
-        numbers,
-        seed,
-        {"method": method, "sampler": sampler, "guidance": guidance or Guidance()},
-    )
+    facts = {"start": str(start), "step": str(step), "settings": settings.describe()}
+    bar = progress_bar(progress, "cycle")
+    return _cycles(gaussian, specs, times, stride, settings, facts, bar)
 
 
 def _times(model: GaussianModel, start: Any, stop: Any, step: Any) -> tuple[xr.Dataset, int]:
@@ -134,18 +141,19 @@ def _cycles(
     specs: Sequence[ObservationSpec],
     template: xr.Dataset,
     stride: int,
-    numbers: Sequence[int],
-    seed: int,
-    settings: dict[str, Any],
+    settings: Settings,
+    facts: Mapping[str, Any],
+    bar: Callable[[Any], Any] | None,
 ) -> Iterator[xr.Dataset]:
     seconds = np.asarray(Layout.of(template, model.spec).times)
+    numbers, seed = settings.members, settings.seed
     done = 0
-    for posterior, known in filtered(model, specs, seconds, stride):
+    ends = range(0, len(seconds), stride)
+    posteriors = filtered(model, specs, seconds, stride)
+    for _, (posterior, known) in zip(ends if bar is None else bar(ends), posteriors, strict=False):
         end = done + len(posterior.seconds) - known
         layout = Layout.of(template.isel(time=slice(done, end)), model.spec)
-        draws = posterior.draw(
-            settings["method"], numbers, seed, settings["sampler"], settings["guidance"]
-        )
+        draws = posterior.draw(settings.method, numbers, seed, settings.sampler, settings.guidance)
         states = posterior.decode(draws, numbers, range(known, len(posterior.seconds)), seed)
         dims = ("member", "time", "channel", "latitude", "longitude")
         out = unpack(xr.DataArray(states, dims=dims), layout)
@@ -154,10 +162,12 @@ def _cycles(
             layout,
             model,
             "cycle",
-            method=settings["method"],
+            model_resolved_by="argument",
+            method=settings.method,
             seed=seed,
             members=len(numbers),
             observations=count(posterior.operator),
+            **facts,
         )
         done = end
 
@@ -197,6 +207,13 @@ def filtered(
         yield posterior, known
         initial = _carry(posterior, min(max(1, model.process.order), len(window)))
         done = end + 1
+
+
+def _count_between(spec: ObservationSpec, times: np.ndarray | None) -> int:
+    """Count the usable observations between the first and the last of the times."""
+    assert times is not None  # the model has a time step
+    inside = (spec.time >= times[0] - 0.5) & (spec.time <= times[-1] + 0.5)
+    return int((inside & (spec.status == Status.USED)).sum())
 
 
 def _between(spec: ObservationSpec, after: float, until: float) -> ObservationSpec:

@@ -11,12 +11,13 @@ import numpy as np
 import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
-from xappa.errors import DataError, GuessWarning, warn
+from xappa.errors import DataError
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
-from xappa.tasks.labels import finish
+from xappa.tasks.labels import finish, warn_of_guesses
 from xappa.tasks.lazy import by_time
 from xappa.tasks.window import in_calendar
+from xappa.units import quantities, requantify
 
 __all__ = ["decode", "encode"]
 
@@ -47,8 +48,7 @@ def encode(ds: xr.Dataset, model: Model | str | Path | None = None) -> xr.Datase
     """
     model, _ = resolve(model, ds)
     layout = Layout.of(ds, model.spec)
-    for guess in layout.guesses:
-        warn(guess, GuessWarning)
+    warn_of_guesses(ds, layout, model)
     packed = pack(ds, model.spec, layout)
     seconds = in_calendar(layout, model)
     data = by_time(model.encode_array, packed.data, seconds, (model.latent_size,), 3)
@@ -72,7 +72,13 @@ def encode(ds: xr.Dataset, model: Model | str | Path | None = None) -> xr.Datase
 def _describe(layout: Layout) -> list[dict[str, Any]]:
     """Return what coordinates do not say of the variables, in a form that JSON can hold."""
     return [
-        {"name": e.name, "dims": e.dims, "dtype": e.dtype, "attrs": dict(e.attrs)}
+        {
+            "name": e.name,
+            "dims": e.dims,
+            "dtype": e.dtype,
+            "attrs": {"units": e.units, **e.attrs},
+            "quantified": e.name in layout.quantified,
+        }
         for e in layout.fields
     ]
 
@@ -147,5 +153,7 @@ def decode(z: xr.Dataset, model: Model | str | Path | None = None) -> xr.Dataset
     if layout.member_size is not None:
         dims = ("member", *dims)
     out = unpack(xr.DataArray(states, dims=dims), layout)
-    out.attrs.pop(_LAYOUT, None)
-    return finish(out, layout, model, "decode")
+    finish(out, layout, model, "decode")
+    entries = json.loads(z.attrs[_LAYOUT])
+    units = {e["name"]: e["attrs"]["units"] for e in entries if e["quantified"]}
+    return requantify(out, quantities(units)) if units else out

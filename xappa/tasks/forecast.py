@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
 import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
 from xappa.cf import from_seconds, timedelta_seconds
 from xappa.diffusion.noise import generator, standard_normal
-from xappa.errors import CoordinateError, DataError, GuessWarning, TimeStepError, warn
+from xappa.errors import CoordinateError, DataError, TimeStepError
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
 from xappa.tasks.arguments import gaussian_model, seed_of
-from xappa.tasks.labels import finish
+from xappa.tasks.labels import finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.window import in_calendar, member_numbers
 
@@ -70,8 +71,7 @@ def forecast(
     layout = Layout.of(ds, model.spec)
     steps = _steps(lead, model)
     numbers = member_numbers(members, layout, multiple=True)
-    for guess in layout.guesses:
-        warn(guess, GuessWarning)
+    warn_of_guesses(ds, layout, model)
     seed = seed_of(seed)
     if layout.times is None:
         raise CoordinateError(
@@ -128,7 +128,8 @@ def _continued(
     seed: int,
 ) -> np.ndarray:
     """Draw latents (B, steps, M) at the times ahead, given the last packed states."""
-    known = np.isfinite(last).any(axis=(-3, -2, -1)).reshape(-1, len(seconds)).all(axis=0)
+    last = last.reshape(-1, *last.shape[-4:])
+    known = np.isfinite(last).any(axis=(-3, -2, -1)).all(axis=0)
     if not known[-1]:
         raise DataError(
             "the state that the forecast starts from is missing",
@@ -139,15 +140,56 @@ def _continued(
         )
     # Only what follows the last gap: a state without values is no state to condition upon.
     first = int(np.flatnonzero(~known)[-1]) + 1 if not known.all() else 0
-    past = torch.as_tensor(model.encode_array(last[..., first:, :, :, :], seconds[first:]))
-    own = past.reshape(-1, *past.shape[-2:])
-    past = own[[member % len(own) for member in members]]
+    past = _past(model, last[:, first:], seconds[first:], members, seed)
     white = torch.as_tensor(standard_normal(seed, "forecast", members, ahead, model.latent_size))
     order = max(1, model.process.order)
     for k in range(len(ahead)):
         state = model.process.step(past[:, -order:], white[:, k])
         past = torch.cat([past, state[:, None]], dim=1)
     return past[:, -len(ahead) :].numpy()
+
+
+def _past(
+    model: GaussianModel,
+    states: np.ndarray,
+    seconds: np.ndarray,
+    members: Sequence[int],
+    seed: int,
+) -> torch.Tensor:
+    r"""Draw the latents (B, n, M) of n states, given their values at the points that are present.
+
+    With the values :math:`a = E_p z + r_p` at the points p of each state, the precision of the
+    latents is that of the prior and :math:`E_p^\top D_p^{-1} E_p` for each state: from complete
+    states there is next to nothing left to draw, from a part of the grid there is.
+    """
+    n, size = len(seconds), model.latent_size
+    anomalies = (states - model.climatology(seconds)).reshape(len(states), n, -1)
+    identity = np.eye(n * size).reshape(-1, n, size)
+    prior = np.linalg.inv(
+        model.prior(n).covariance_times(torch.as_tensor(identity)).reshape(-1, n * size).numpy()
+    )
+    white = standard_normal(seed, "forecast start", members, seconds, size)
+    information: dict[bytes, np.ndarray] = {}
+    drawn = np.empty(white.shape)
+    for i, own in enumerate(anomalies):
+        precision, pull = prior.copy(), np.zeros((n, size))
+        for t, anomaly in enumerate(own):
+            present = np.isfinite(anomaly) & np.isfinite(model.residual)
+            weighted = model.autoencoder.weighted(present)
+            key = present.tobytes()
+            if key not in information:
+                information[key] = weighted.T @ model.eofs[present]
+            here = slice(t * size, (t + 1) * size)
+            precision[here, here] += information[key]
+            pull[t] = anomaly[present] @ weighted
+        root = np.linalg.cholesky(precision)
+        mean = np.linalg.solve(precision, pull.ravel())
+        # Copies of a member follow each other at a distance of the number of members.
+        copies = white[i :: len(anomalies)].reshape(-1, n * size)
+        drawn[i :: len(anomalies)] = (
+            mean + scipy.linalg.solve_triangular(root.T, copies.T, lower=False).T
+        ).reshape(-1, n, size)
+    return torch.as_tensor(drawn)
 
 
 def _decoded(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import xarray as xr
 
 from xappa.bridge import Layout
+from xappa.errors import GuessWarning, warn
 from xappa.models.base import Model
-from xappa.observe import ObservationOperator
+from xappa.observe import ObservationOperator, ObservationSpec
 
-__all__ = ["count", "finish", "versions"]
+__all__ = ["count", "finish", "versions", "warn_of_guesses"]
 
 
 def versions() -> str:
@@ -39,10 +40,10 @@ def finish(ds: xr.Dataset, layout: Layout, model: Model, task: str, **facts: Any
         Attributes to write as ``xappa_<name>``; mappings are written as JSON.
     """
     settings = {
-        f"xappa_{key}": json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
-        for key, value in facts.items()
-        if value is not None
+        f"xappa_{key}": _writable(value) for key, value in facts.items() if value is not None
     }
+    # What made the input is in its history: here it would be taken for what made the output.
+    ds.attrs = {k: v for k, v in ds.attrs.items() if not str(k).startswith("xappa_")}
     ds.attrs.update({"xappa_model": model.label, "xappa_versions": versions(), **settings})
     said = ", ".join(f"{k}={v}" for k, v in facts.items() if isinstance(v, (str, int, float)))
     line = f"xappa: {task} with model {model.label}" + (f" ({said})" if said else "")
@@ -52,6 +53,27 @@ def finish(ds: xr.Dataset, layout: Layout, model: Model, task: str, **facts: Any
         for entry in layout.fields:
             ds[entry.name].attrs.setdefault("cell_methods", f"{layout.axes.time}: point")
     return ds
+
+
+def _writable(value: Any) -> Any:
+    """Return a value as an attribute that files can hold."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return str(value)
+    return value
+
+
+def warn_of_guesses(
+    ds: xr.Dataset, layout: Layout, model: Model, specs: Sequence[ObservationSpec] = ()
+) -> None:
+    """Say what was guessed of a Dataset and of observations.
+
+    Of a Dataset that this model made nothing is said: its names are the model's.
+    """
+    own = () if ds.attrs.get("xappa_model") == model.label else layout.guesses
+    for guess in dict.fromkeys((*own, *(g for spec in specs for g in spec.guesses))):
+        warn(guess, GuessWarning)
 
 
 def count(operator: ObservationOperator) -> dict[str, dict[str, int]]:

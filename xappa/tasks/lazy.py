@@ -58,11 +58,11 @@ def decode_lazily(
     drawn = dask.delayed(sample, pure=True)(background, dask_key_name=f"xappa-sample-{key}")
     parts = []
     edges = np.concatenate([[0], np.cumsum(chunks)]).astype(int)
-    for k, (first, last) in enumerate(pairwise(edges)):
+    for first, last in pairwise(edges):
+        # Results of the same draws in other chunks may be computed together with this one.
+        name = f"xappa-decode-{key}-{first}-{last}"
         states = slice(int(first), int(last))
-        block = dask.delayed(decode, pure=True)(
-            drawn, states, dask_key_name=f"xappa-decode-{key}-{k}"
-        )
+        block = dask.delayed(decode, pure=True)(drawn, states, dask_key_name=name)
         size = (shape[0], int(last - first), *shape[2:])
         parts.append(da.from_delayed(block, size, dtype=np.float64))
     return da.concatenate(parts, axis=1)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from xappa.bridge import describe
+from xappa.bridge import Layout, describe
 from xappa.cf import to_seconds
 from xappa.errors import GuessWarning, warn
+from xappa.models.base import Model
+from xappa.models.catalogue import resolve
 from xappa.observe import ObservationOperator, read_observations
 from xappa.observe import simulate as _simulate
 from xappa.tasks.arguments import seed_of
+from xappa.tasks.window import Window
 
 __all__ = ["observation_operator", "observe"]
 
 
-def observation_operator(ds: xr.Dataset, obs: Any, *, error: Any = None) -> ObservationOperator:
+def observation_operator(
+    ds: xr.Dataset, obs: Any, *, model: Model | str | Path | None = None, error: Any = None
+) -> ObservationOperator:
     """Return the operator that the metadata of observations define; see ``ds.appa.operator``.
 
     Parameters
@@ -26,6 +32,9 @@ def observation_operator(ds: xr.Dataset, obs: Any, *, error: Any = None) -> Obse
         Gives variables, grid and times.
     obs
         A DataArray, a Dataset, or a list or dict of them.
+    model
+        With a model, the operator is the one that ``assimilate`` uses: on the model's whole grid,
+        also where ``ds`` is a part of it, and at times up to one blanket outside the window.
     error
         Standard deviation of the observation errors, where the metadata do not say it.
 
@@ -34,6 +43,12 @@ def observation_operator(ds: xr.Dataset, obs: Any, *, error: Any = None) -> Obse
     ObservationOperator
         Printable; ``H(ds)`` gives the noise-free equivalents, labelled like ``obs``.
     """
+    if model is not None:
+        model, _ = resolve(model, ds)
+        layout = Layout.of(ds, model.spec)
+        specs = read_observations(obs, model.spec, error=error)
+        window = Window.of(layout, model, specs)
+        return ObservationOperator.build(specs, model.spec, window.operator_times)
     spec, axes = describe(ds)
     times = None
     if axes.time is not None:

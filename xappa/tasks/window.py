@@ -9,6 +9,7 @@ import numpy as np
 
 from xappa.bridge import Layout
 from xappa.cf import convert_calendar
+from xappa.diffusion.noise import member_keys
 from xappa.errors import CoordinateError, MembersError, TimeStepError
 from xappa.models.base import Model
 from xappa.observe import ObservationSpec
@@ -16,6 +17,8 @@ from xappa.observe import ObservationSpec
 __all__ = ["Window", "member_numbers"]
 
 DEFAULT_MEMBERS = 16
+#: Added to the number of a member for each further copy of it; more than any label.
+_COPY = 2**32
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,10 @@ def in_calendar(layout: Layout, model: Model) -> np.ndarray:
 
 
 def member_numbers(members: int | None, layout: Layout, *, multiple: bool = False) -> list[int]:
-    """Return the numbers 0 to members - 1.
+    """Return the numbers that key the random streams of members.
+
+    A new ensemble's are 0 to members - 1; those of a Dataset's own members are their labels
+    (`xappa.diffusion.noise.member_keys`), and each further copy of them has its own.
 
     Parameters
     ----------
@@ -118,7 +124,7 @@ def member_numbers(members: int | None, layout: Layout, *, multiple: bool = Fals
     """
     own = layout.member_size
     if members is None:
-        return list(range(own or DEFAULT_MEMBERS))
+        members = own or DEFAULT_MEMBERS
     if isinstance(members, bool) or not isinstance(members, (int, np.integer)) or members < 1:
         raise MembersError(
             "the number of members must be a positive integer",
@@ -134,4 +140,8 @@ def member_numbers(members: int | None, layout: Layout, *, multiple: bool = Fals
             got=members,
             remedy="leave members= out, or select one member of the Dataset first",
         )
-    return list(range(int(members)))
+    if own is None:
+        return list(range(int(members)))
+    labels = layout.template.coords.get(layout.roles.member)
+    keys = member_keys(None if labels is None else labels.values, own)
+    return [keys[k % own] + (k // own) * _COPY for k in range(int(members))]

@@ -1,0 +1,56 @@
+"""Observations that the prior holds for impossible: said, and used all the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xappa.errors import DepartureWarning, warn
+from xappa.models.gaussian import GaussianModel
+from xappa.observe import ObservationOperator
+
+__all__ = ["warn_of_departures"]
+
+#: Standard deviations of climate and error together; weather stays within 6 of them.
+_FAR = 10.0
+
+
+def warn_of_departures(
+    model: GaussianModel, operator: ObservationOperator, seconds: np.ndarray
+) -> None:
+    """Warn of observations that are far from the climatology, as wrong units make them.
+
+    Parameters
+    ----------
+    model
+        Gives the climatology and its standard deviation.
+    operator
+        The observations. Those that are functions of several variables are not looked at.
+    seconds
+        Valid times of the operator's states, shape (T,).
+    """
+    if not operator.n_used:
+        return
+    matrix = operator.rows.matrix().tocoo()
+    time, point = matrix.col // operator.rows.state_size, matrix.col % operator.rows.state_size
+    size = matrix.shape[0]
+    mean = np.bincount(matrix.row, matrix.data * model.climatology.at_points(seconds[time], point),
+                       minlength=size)  # fmt: skip
+    # Fully correlated, as neighbouring points nearly are: an upper bound.
+    std = np.bincount(matrix.row, np.abs(matrix.data) * model.std[point], minlength=size)
+    for block in operator.blocks:
+        if block.function is not None:
+            continue
+        values, errors = operator.values[block.used], operator.error_std[block.used]
+        scaled = np.abs(values - mean[block.rows]) / np.hypot(std[block.rows], errors)
+        far = np.flatnonzero(scaled > _FAR)
+        if not len(far):
+            continue
+        worst = int(np.argmax(scaled))
+        spec = block.spec
+        warn(
+            f"observations {spec.name!r}: {len(far)} of {len(values)} are more than {_FAR:g} "
+            f"standard deviations from the climatology; the worst is {values[worst]:.6g} "
+            f"{spec.state_units} where {mean[block.rows][worst]:.6g} is expected. They are used "
+            "all the same: check their units and their quality.",
+            DepartureWarning,
+        )
