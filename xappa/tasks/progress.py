@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,10 @@ def progress_bar(show: bool | None, task: str) -> Callable[[Any], Any] | None:
         return None
 
     def wrap(steps: Any) -> Any:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            # Without ipywidgets the bar is of text, which serves as well.
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            from tqdm.auto import tqdm
 
         return tqdm(steps, desc=task, unit="step", leave=False)
 
