@@ -62,7 +62,7 @@ def test_command_line(tmp_path, capsys) -> None:
     assert "t2m (air_temperature at 2 m, K)" in capsys.readouterr().out
     xappa.fit_gaussian(ds, modes=3).save(tmp_path / "bundle")
     assert main(["show", str(tmp_path / "bundle")]) == 0
-    assert "latents     3 for each state of 1 channels" in capsys.readouterr().out
+    assert "latents     3 for each state of 1 channel" in capsys.readouterr().out
     assert main(["versions"]) == 0
 
 
