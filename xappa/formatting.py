@@ -71,7 +71,7 @@ def _model_rows(model: Model) -> list[tuple[str, Any]]:
 
 
 def _counts(model: Model) -> list[str]:
-    counts = {name: int(array.size) for name, array in model.weights.items()}
+    counts = model.parameter_counts
     return [f"{sum(counts.values()):,}", *(f"{name} {count:,}" for name, count in counts.items())]
 
 

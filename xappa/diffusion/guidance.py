@@ -26,6 +26,7 @@ Rozet & Louppe (2023), Score-based Data Assimilation, arXiv:2306.10574 (SDA).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +45,11 @@ def _vjp(output: Tensor, of: Tensor, v: Tensor) -> Tensor:
     """Vector-Jacobian product that keeps the graph for the next one."""
     gradient: Tensor = torch.autograd.grad(output, of, v, retain_graph=True)[0]
     return gradient
+
+
+def _prior_free(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Posterior variance of data of unit variance."""
+    return sigma**2 / (alpha**2 + sigma**2)
 
 
 class NoiseCovariance(Protocol):
@@ -89,7 +95,7 @@ class _Guided(Denoiser):
 
 
 class _KrylovGuided(_Guided):
-    """Guidance that solves (R + A V Aᵀ) u = y - A(x̂), scaled by the standard deviations of R.
+    """Guidance that solves (R + A V Aᵀ) u = y - A(x̂), the step V Aᵀ u being a by-product.
 
     Parameters
     ----------
@@ -101,6 +107,9 @@ class _KrylovGuided(_Guided):
         The most iterations.
     rtol
         Relative residual at which a member stops.
+    whiten
+        Whether the system is scaled by the standard deviations of R, so that few iterations do
+        for observations of different units and errors; the methods as published do not.
     """
 
     def __init__(
@@ -113,9 +122,11 @@ class _KrylovGuided(_Guided):
         solver: str = "cg",
         iterations: int = 100,
         rtol: float = 1e-2,
+        whiten: bool = True,
     ) -> None:
         super().__init__(denoiser, y, operator, noise)
         self.solver, self.iterations, self.rtol = SOLVERS[solver], iterations, rtol
+        self.whiten = whiten
         self.last: Solution | None = None
 
     def _solve(
@@ -124,9 +135,9 @@ class _KrylovGuided(_Guided):
         y_hat: Tensor,
         adjoint: Callable[[Tensor], Tensor],
         covariance: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        """Return V Aᵀ (R + A V Aᵀ)⁻¹ (y - ŷ), of the shape of x̂."""
-        scale = self.noise.diagonal.rsqrt()
+    ) -> Solution:
+        """Return (R + A V Aᵀ)⁻¹ (y - ŷ), with V Aᵀ times it, of the shape of x̂, as by-product."""
+        scale = self.noise.diagonal.rsqrt() if self.whiten else y_hat.new_ones(())
 
         def product(v: Tensor) -> tuple[Tensor, Tensor]:
             v = scale * v
@@ -136,7 +147,7 @@ class _KrylovGuided(_Guided):
 
         departure = scale * (self.y - y_hat).detach()
         self.last = self.solver(product, departure, iterations=self.iterations, rtol=self.rtol)
-        return self.last.by_product
+        return replace(self.last, solution=scale * self.last.solution)
 
 
 class MMPSDenoiser(_KrylovGuided):
@@ -144,13 +155,35 @@ class MMPSDenoiser(_KrylovGuided):
 
     :math:`V_t = \tfrac{\sigma_t^2}{\alpha_t} \nabla_{x_t} \hat{x}` through automatic
     differentiation. Exact for a Gaussian prior and a linear operator when the solve is complete.
+
+    Parameters
+    ----------
+    denoiser, y, operator, noise, solver, iterations, rtol, whiten
+        As for `JFPSDenoiser`.
+    simple
+        Whether :math:`\sigma_t^2 / (\alpha_t^2 + \sigma_t^2)`, the posterior variance of data of
+        unit variance that do not correlate, stands for :math:`V_t` in the solve: cheaper, as the
+        denoiser is then differentiated once.
     """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        y: Tensor,
+        operator: Callable[[Tensor], Tensor],
+        noise: NoiseCovariance,
+        *,
+        simple: bool = False,
+        **krylov: Any,
+    ) -> None:
+        super().__init__(denoiser, y, operator, noise, **krylov)
+        self.simple = simple
 
     @torch.no_grad()
     def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
         """Return the posterior mean given x_t of shape (B, ...) at time t of shape ()."""
         alpha, sigma = self.schedule(t)
-        gamma = sigma**2 / alpha
+        gamma, simple = ((a).to(x_t) for a in (sigma**2 / alpha, _prior_free(alpha, sigma)))
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             x_hat = self.denoiser(x_t, t, **kwargs).mean
@@ -160,14 +193,15 @@ class MMPSDenoiser(_KrylovGuided):
         def adjoint(v: Tensor) -> Tensor:
             return _vjp(y_hat, x_out, v)
 
-        def covariance(v: Tensor) -> Tensor:
+        def tweedie(v: Tensor) -> Tensor:
             # Tweedie's covariance is symmetric, so that the vector-Jacobian product serves.
             return _vjp(x_hat, x_t, gamma * v)
 
-        x_hat_value = x_hat.detach()
-        return DiracPosterior(
-            mean=x_hat_value + self._solve(x_hat_value, y_hat, adjoint, covariance)
-        )
+        value = x_hat.detach()
+        if self.simple:
+            found = self._solve(value, y_hat, adjoint, lambda v: simple * v)
+            return DiracPosterior(mean=value + tweedie(adjoint(found.solution)))
+        return DiracPosterior(mean=value + self._solve(value, y_hat, adjoint, tweedie).by_product)
 
 
 class JFPSDenoiser(_KrylovGuided):
@@ -175,8 +209,11 @@ class JFPSDenoiser(_KrylovGuided):
 
     Parameters
     ----------
-    denoiser, y, operator, noise, solver, iterations, rtol
-        As for `MMPSDenoiser`.
+    denoiser, y, operator, noise, solver, iterations, rtol, whiten
+        See `xappa.diffusion.guidance`: the prior's denoiser of latents (B, ...); observations (n)
+        or (B, n); the differentiable map from (B, ...) to (B, n); the error covariance R; ``"cg"``
+        or ``"gmres"``; the most iterations; the relative residual at which a member stops; and
+        whether the system is scaled by R.
     covariance
         Maps (v, t) to :math:`V_t v`. With a Gaussian prior's own covariance the result equals
         that of `MMPSDenoiser`, without differentiating the denoiser.
@@ -189,14 +226,9 @@ class JFPSDenoiser(_KrylovGuided):
         operator: Callable[[Tensor], Tensor],
         noise: NoiseCovariance,
         covariance: Callable[[Tensor, Tensor], Tensor],
-        *,
-        solver: str = "cg",
-        iterations: int = 100,
-        rtol: float = 1e-2,
+        **krylov: Any,
     ) -> None:
-        super().__init__(
-            denoiser, y, operator, noise, solver=solver, iterations=iterations, rtol=rtol
-        )
+        super().__init__(denoiser, y, operator, noise, **krylov)
         self.covariance = covariance
 
     @torch.no_grad()
@@ -210,9 +242,8 @@ class JFPSDenoiser(_KrylovGuided):
         def adjoint(v: Tensor) -> Tensor:
             return _vjp(y_hat, x_out, v)
 
-        return DiracPosterior(
-            mean=x_hat + self._solve(x_hat, y_hat, adjoint, lambda v: self.covariance(v, t))
-        )
+        found = self._solve(x_hat, y_hat, adjoint, lambda v: self.covariance(v, t))
+        return DiracPosterior(mean=x_hat + found.by_product)
 
 
 class SDADenoiser(_Guided):

@@ -54,6 +54,18 @@ def _expand(x: Tensor, like: Tensor) -> Tensor:
     return x.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def _in(dtype: torch.dtype, product: Product) -> Product:
+    """Apply a product in a dtype of lower precision, between vectors of float64."""
+    if dtype == torch.float64:
+        return product
+
+    def wrapped(v: Tensor) -> tuple[Tensor, Tensor]:
+        mv, by = product(v.to(dtype))
+        return mv.double(), by.double()
+
+    return wrapped
+
+
 def cg(product: Product, b: Tensor, *, iterations: int, rtol: float) -> Solution:
     r"""Solve with conjugate gradients; the matrix must be symmetric positive definite.
 
@@ -68,6 +80,8 @@ def cg(product: Product, b: Tensor, *, iterations: int, rtol: float) -> Solution
     rtol
         A member stops when :math:`\|b - Mu\| \le \mathrm{rtol} \, \|b\|`.
     """
+    working, b = b.dtype, b.double()
+    product = _in(working, product)
     norm = torch.linalg.vector_norm(b, dim=-1)
     r, p = b, b
     u, by = torch.zeros_like(b), None
@@ -96,7 +110,8 @@ def cg(product: Product, b: Tensor, *, iterations: int, rtol: float) -> Solution
         rr = rr_next
     if by is None:
         by = torch.zeros_like(product(b)[1])
-    return Solution(u, by, count, rr.sqrt() / norm.clamp(min=1e-300))
+    residual = rr.sqrt() / norm.clamp(min=1e-300)
+    return Solution(u.to(working), by.to(working), count, residual)
 
 
 def gmres(product: Product, b: Tensor, *, iterations: int, rtol: float) -> Solution:
@@ -105,6 +120,8 @@ def gmres(product: Product, b: Tensor, *, iterations: int, rtol: float) -> Solut
     Stitched or learned Jacobians are not exactly symmetric, which conjugate gradients do not
     forgive. Takes the same arguments as `cg`.
     """
+    working, b = b.dtype, b.double()
+    product = _in(working, product)
     norm = torch.linalg.vector_norm(b, dim=-1)
     basis = [b / norm.clamp(min=1e-300)[:, None]]
     auxiliary: list[Tensor] = []
@@ -134,10 +151,11 @@ def gmres(product: Product, b: Tensor, *, iterations: int, rtol: float) -> Solut
         active = active & (misfit > rtol)
     used = len(auxiliary)
     if not used:
-        return Solution(torch.zeros_like(b), torch.zeros_like(product(b)[1]), count, residual)
+        nothing = torch.zeros_like(product(b)[1]).to(working)
+        return Solution(torch.zeros_like(b).to(working), nothing, count, residual)
     u = torch.einsum("bj,jbn->bn", coefficients[:, :used], torch.stack(basis[:used]))
     by = sum(
         (_expand(coefficients[:, j], a) * a for j, a in enumerate(auxiliary)),
         torch.zeros_like(auxiliary[0]),
     )
-    return Solution(u, by, count, residual)
+    return Solution(u.to(working), by.to(working), count, residual)

@@ -17,6 +17,7 @@ arXiv:2209.14687.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from torch import Tensor
 from xappa.diffusion.memberwise import MemberNoise
 from xappa.errors import ArgumentError
 
-__all__ = ["SAMPLERS", "DPSSampler", "KarrasSchedule", "Sampler", "draw"]
+__all__ = ["SAMPLERS", "DPSSampler", "KarrasSchedule", "LangevinSampler", "Sampler", "draw"]
 
 
 class KarrasSchedule(Schedule):
@@ -55,11 +56,39 @@ class KarrasSchedule(Schedule):
         return torch.ones_like(t), (low + t * (high - low)) ** self.rho
 
 
+class LangevinSampler(azula.sample.PCSampler):
+    r"""Predictor-corrector with unadjusted Langevin corrections, as Appa takes them.
+
+    .. math:: x_t \gets x_t + \delta (\alpha_t \hat{x} - x_t) + \sqrt{2 \delta} \, \sigma_t \epsilon
+
+    azula's own corrector shrinks the noise of x_t and refills it instead, which keeps its variance.
+
+    References
+    ----------
+    Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations,
+    arXiv:2011.13456.
+    """
+
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, **kwargs: Any) -> Tensor:
+        """Step from time t to time s < t."""
+        alpha_s, sigma_s = (a.to(x_t) for a in self.denoiser.schedule(s))
+        alpha_t, sigma_t = (a.to(x_t) for a in self.denoiser.schedule(t))
+        for _ in range(self.corrections):
+            pull = alpha_t * self.denoiser(x_t, t, **kwargs).mean - x_t
+            kick = math.sqrt(2 * self.delta) * sigma_t * torch.randn_like(x_t)
+            x_t = x_t + self.delta * pull + kick
+        x_hat = self.denoiser(x_t, t, **kwargs).mean
+        x_s: Tensor = alpha_s * x_hat + sigma_s / sigma_t * (x_t - alpha_t * x_hat)
+        return x_s
+
+
 SAMPLERS: dict[str, type[azula.sample.Sampler]] = {
     "ddim": azula.sample.DDIMSampler,
     "ddpm": azula.sample.DDPMSampler,
     "euler": azula.sample.EulerSampler,
     "heun": azula.sample.HeunSampler,
+    "langevin": LangevinSampler,
+    "lms": azula.sample.zABSampler,
     "multistep": azula.sample.xEABSampler,
     "pc": azula.sample.PCSampler,
 }
@@ -72,8 +101,9 @@ class Sampler:
     Parameters
     ----------
     name
-        ``"heun"`` (second order), ``"multistep"`` (exponential Adams-Bashforth), ``"ddim"``,
-        ``"ddpm"``, ``"euler"`` (first order) or ``"pc"`` (predictor-corrector).
+        ``"heun"`` (second order), ``"multistep"`` (exponential Adams-Bashforth), ``"lms"``
+        (Adams-Bashforth in the noise level), ``"ddim"``, ``"ddpm"``, ``"euler"`` (first order),
+        ``"pc"`` or ``"langevin"`` (predictor-corrector).
     steps
         Number of steps.
     options

@@ -124,9 +124,14 @@ class Model(abc.ABC):
         return f"{self.name} sha256:{self.hash[:16]}"
 
     @property
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of values in each part of the weights."""
+        return {name: int(array.size) for name, array in self.weights.items()}
+
+    @property
     def n_parameters(self) -> int:
         """Number of values in the weights."""
-        return sum(int(array.size) for array in self.weights.values())
+        return sum(self.parameter_counts.values())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as a bundle, a folder that `xappa.open_model` opens.

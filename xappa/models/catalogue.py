@@ -15,6 +15,7 @@ import xarray as xr
 
 from xappa.bridge import Layout
 from xappa.errors import ArgumentError, BundleError, NoModelError, XappaError
+from xappa.models.appa.checkpoint import find_checkpoint, open_checkpoint
 from xappa.models.base import Model
 from xappa.models.bundle import label_of, load
 from xappa.options import get_option
@@ -85,6 +86,8 @@ def open_model(name: str | Path) -> Model:
         if path not in _OPENED:
             _OPENED[path] = load(path)
         return remember(_OPENED[path])
+    if not (path / "model.json").is_file() and (layout := find_checkpoint(path)) is not None:
+        return remember(open_checkpoint(layout))
     return remember(load(path))
 
 

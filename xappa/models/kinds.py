@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from xappa.models.appa.model import AppaModel
 from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 
 __all__ = ["KINDS"]
 
-KINDS: dict[str, type[Model]] = {kind.kind: kind for kind in (GaussianModel,)}
+KINDS: dict[str, type[Model]] = {kind.kind: kind for kind in (AppaModel, GaussianModel)}

@@ -272,13 +272,15 @@ class GaussianPosterior:
         prior = self.model.trajectory_denoiser(self.prior)
         y, noise = self.observed, self.noise
         krylov: dict[str, Any] = {
-            "solver": guidance.solver,
+            "solver": guidance.solver or "cg",
             "iterations": guidance.iterations or max(1, min(100, self.operator.n_used)),
             "rtol": guidance.rtol,
+            "whiten": guidance.whiten,
         }
         conditioned: Denoiser
         if method == "mmps":
-            conditioned = MMPSDenoiser(prior, y, self.observe, noise, **krylov)
+            simple = guidance.covariance == "simple"
+            conditioned = MMPSDenoiser(prior, y, self.observe, noise, simple=simple, **krylov)
         elif method == "jfps":
             conditioned = JFPSDenoiser(
                 prior, y, self.observe, noise, prior.covariance_times, **krylov

@@ -19,15 +19,24 @@ class Guidance:
     ----------
     solver
         Krylov solver of ``mmps`` and ``jfps``: ``"cg"``, or ``"gmres"`` where Jacobians are not
-        symmetric.
+        symmetric; None for the former with a Gaussian prior and the latter with a learned one.
     iterations
-        The most Krylov iterations; None for as many as observations, at most 100.
+        The most Krylov iterations; None for as many as observations, at most 100, with a Gaussian
+        prior, and 3 with a learned one.
     rtol
         Relative residual at which a member's solve stops.
     gamma
         Of ``sda``, see `xappa.diffusion.guidance.SDADenoiser`.
     zeta
         Of ``dps``, see `xappa.diffusion.sampling.DPSSampler`.
+    covariance
+        Of ``mmps``, for the solve: ``"tweedie"`` or ``"simple"``, see
+        `xappa.diffusion.guidance.MMPSDenoiser`.
+    whiten
+        Whether the solve is scaled by the errors of the observations.
+    scope
+        With a learned prior: whether the whole ``"trajectory"`` is guided after its blankets are
+        stitched, or each ``"blanket"`` by itself before.
     square_root
         For ``exact``: whether to draw by the exact square root instead of perturbed observations.
 
@@ -37,20 +46,25 @@ class Guidance:
     1
     """
 
-    solver: str = "cg"
+    solver: str | None = None
     iterations: int | None = None
     rtol: float = 1e-2
     gamma: float = 1.0
     zeta: float = 1.0
+    covariance: str = "tweedie"
+    whiten: bool = True
+    scope: str = "trajectory"
     square_root: bool = False
 
     def __post_init__(self) -> None:
         checks = {
-            "solver": self.solver in ("cg", "gmres"),
+            "solver": self.solver in (None, "cg", "gmres"),
             "iterations": self.iterations is None or self.iterations >= 1,
             "rtol": 0 <= self.rtol < 1,
             "gamma": self.gamma >= 0,
             "zeta": self.zeta >= 0,
+            "covariance": self.covariance in ("tweedie", "simple"),
+            "scope": self.scope in ("trajectory", "blanket"),
         }
         for name, good in checks.items():
             if not good:
@@ -58,6 +72,6 @@ class Guidance:
                     f"guidance has a bad {name}",
                     where="guidance=",
                     expected="solver 'cg' or 'gmres', iterations >= 1, 0 <= rtol < 1, gamma >= 0, "
-                    "zeta >= 0",
+                    "zeta >= 0, covariance 'tweedie' or 'simple', scope 'trajectory' or 'blanket'",
                     got=f"{name}={getattr(self, name)!r}",
                 )

@@ -1,0 +1,369 @@
+r"""The latent diffusion prior: an autoencoder of states and a denoiser of blankets of latents.
+
+A state x is standardised by channel and encoded; the latent is standardised by latent channel,
+
+.. math:: z = \frac{\operatorname{enc}((x - \mu) / s) - m}{v} , \quad
+    x \approx \mu + s \operatorname{dec}(m + v z) ,
+
+where :math:`v^2` includes the variance of the noise that training added to latents. The denoiser
+knows K consecutive latents and their dates. What the autoencoder loses has a standard deviation by
+channel, estimated from data and kept in the bundle: it is part of the observations' error.
+
+Latents of a state are flat, in the order (row, column, channel).
+
+References
+----------
+Andry et al. (2025), Appa: Bending Weather Dynamics with Latent Diffusion Models for Global Data
+Assimilation, arXiv:2504.18720.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xappa.bridge import StateSpec
+from xappa.cf import phase
+from xappa.diffusion.blankets import BlanketDenoiser
+from xappa.diffusion.schedules import schedule_of
+from xappa.errors import DataError
+from xappa.models.base import Model
+from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
+from xappa.nn.transformer import LatentTransformer, TransformerConfig
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["AppaModel", "Normalisation", "date_features"]
+
+_STATES_AT_ONCE = 8
+
+
+def date_features(seconds: np.ndarray, calendar: str) -> np.ndarray:
+    """Return what the denoiser is told of dates: shape (T, 4), float64.
+
+    Sine and cosine of the progress of the year, then of the (UTC) day.
+
+    Parameters
+    ----------
+    seconds
+        Valid times, shape (T,), seconds since 1970-01-01.
+    calendar
+        CF name of their calendar.
+
+    Examples
+    --------
+    >>> date_features(np.array([0.0, 21600.0]), "standard").round(3).tolist()
+    [[0.0, 1.0, 0.0, 1.0], [0.004, 1.0, 1.0, 0.0]]
+    """
+    day, year = (2 * np.pi * part for part in phase(np.asarray(seconds, float), calendar))
+    return np.stack([np.sin(year), np.cos(year), np.sin(day), np.cos(day)], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """How states and latents are standardised, and what the autoencoder loses.
+
+    Parameters
+    ----------
+    mean, std
+        Of each channel of a state, in its units, shape (C,).
+    latent_mean, latent_std
+        Of each channel of a latent, shape (c,).
+    reconstruction
+        Standard deviation of the autoencoder's error, by channel, in the state's units, shape (C,).
+    missing
+        Points that are never present (sea temperature over land), shape (C, H, W), or None. They
+        are encoded as the mean, and decoded as NaN.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    latent_mean: np.ndarray
+    latent_std: np.ndarray
+    reconstruction: np.ndarray
+    missing: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that a bundle keeps."""
+        kept = {
+            "state_mean": self.mean,
+            "state_std": self.std,
+            "latent_mean": self.latent_mean,
+            "latent_std": self.latent_std,
+            "reconstruction_std": self.reconstruction,
+        }
+        return kept if self.missing is None else {**kept, "missing": self.missing}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Normalisation:
+        """Return what `arrays` described."""
+        return cls(
+            arrays["state_mean"],
+            arrays["state_std"],
+            arrays["latent_mean"],
+            arrays["latent_std"],
+            arrays["reconstruction_std"],
+            arrays.get("missing"),
+        )
+
+
+class AppaModel(Model):
+    """A latent diffusion prior over trajectories.
+
+    Parameters
+    ----------
+    spec
+        Variables, grid and time step.
+    autoencoder
+        Encoder and decoder of standardised states.
+    network
+        The transformer that denoises blankets.
+    schedule
+        Name of the noise schedule, its least and its largest noise level.
+    normalisation
+        Means and standard deviations.
+    **labels
+        ``name``, ``provenance`` and ``scores``, see `Model`.
+    """
+
+    kind = "appa"
+
+    def __init__(
+        self,
+        spec: StateSpec,
+        autoencoder: ConvAutoencoder,
+        network: LatentTransformer,
+        schedule: tuple[str, float, float],
+        normalisation: Normalisation,
+        **labels: Any,
+    ) -> None:
+        super().__init__(spec, **labels)
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
+        self.schedule = schedule
+        self.normalisation = normalisation
+        self._levels = schedule_of(*schedule)
+
+    # Sizes ----------------------------------------------------------------------------------------
+
+    @property
+    def blanket(self) -> int:
+        """Number K of states that the denoiser knows jointly."""
+        return self.network.config.blanket_size
+
+    @property
+    def latent_size(self) -> int:
+        """Number of values in the latent of one state, h w c."""
+        rows, columns, channels = self.autoencoder.config.latent_shape
+        return rows * columns * channels
+
+    @property
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of trained parameters of each part."""
+        return {
+            "autoencoder": sum(p.numel() for p in self.autoencoder.parameters()),
+            "denoiser": sum(p.numel() for p in self.network.parameters()),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.network.parameters()).device
+
+    @cached_property
+    def denoiser(self) -> BlanketDenoiser:
+        """The denoiser of one blanket, an azula `Denoiser` of latents (B, K, L)."""
+        return BlanketDenoiser(self.network, self._levels)
+
+    def dates(self, seconds: np.ndarray) -> Tensor:
+        """Return the date features of times (T,): shape (T, 4), float64, where the networks are."""
+        features = date_features(seconds, self.spec.calendar)
+        return torch.as_tensor(features, device=self.device)
+
+    # States and latents ---------------------------------------------------------------------------
+
+    def decode_tensor(self, z: Tensor) -> Tensor:
+        """Decode standardised latents, differentiably.
+
+        Parameters
+        ----------
+        z
+            Shape (N, L).
+
+        Returns
+        -------
+        Tensor
+            States in their units, shape (N, channel, latitude, longitude).
+        """
+        shape = self.autoencoder.config.latent_shape
+        z = z.unflatten(-1, shape) * self._of("latent_std", z) + self._of("latent_mean", z)
+        x = self.autoencoder.decode(z.movedim(-1, 1))
+        return x * self._of("std", x)[:, None, None] + self._of("mean", x)[:, None, None]
+
+    def encode_tensor(self, x: Tensor) -> Tensor:
+        """Encode complete states (N, channel, latitude, longitude) to latents (N, L)."""
+        x = (x - self._of("mean", x)[:, None, None]) / self._of("std", x)[:, None, None]
+        z = self.autoencoder.encode(x).movedim(1, -1)
+        return ((z - self._of("latent_mean", z)) / self._of("latent_std", z)).flatten(1)
+
+    def _of(self, name: str, like: Tensor) -> Tensor:
+        return torch.as_tensor(getattr(self.normalisation, name)).to(like)
+
+    @torch.no_grad()
+    def encode_array(self, states: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Map packed states to standardised latents.
+
+        Parameters
+        ----------
+        states
+            Shape (..., T, channel, latitude, longitude), complete but for points that the model
+            knows as missing.
+        seconds
+            Valid times, shape (T,); not used.
+
+        Returns
+        -------
+        numpy.ndarray
+            Latents, shape (..., T, L), float32.
+
+        Raises
+        ------
+        DataError
+            If values are missing.
+        """
+        flat = states.reshape(-1, *self.spec.shape)
+        gaps = ~np.isfinite(flat)
+        missing = self.normalisation.missing
+        if (gaps if missing is None else gaps & ~missing.astype(bool)).any():
+            raise DataError(
+                "values are missing, and an autoencoder needs whole states",
+                where="encode",
+                expected="a value at every point of the model's grid",
+                got=f"{int(gaps.sum())} missing values",
+                remedy="fill them, take whole states, or assimilate the values as observations",
+            )
+        mean = np.broadcast_to(self.normalisation.mean[:, None, None], flat.shape)
+        filled = np.where(gaps, mean, flat).astype(np.float32)
+        parts = [
+            self.encode_tensor(torch.as_tensor(part).to(self.device)).cpu()
+            for part in np.array_split(filled, max(1, -(-len(filled) // _STATES_AT_ONCE)))
+        ]
+        return torch.cat(parts).numpy().reshape(*states.shape[:-3], self.latent_size)
+
+    @torch.no_grad()
+    def decode_array(self, latents: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Map latents (..., T, L) to packed states (..., T, channel, latitude, longitude)."""
+        flat = np.asarray(latents, dtype=np.float32).reshape(-1, self.latent_size)
+        parts = [
+            self.decode_tensor(torch.as_tensor(part).to(self.device)).cpu()
+            for part in np.array_split(flat, max(1, -(-len(flat) // _STATES_AT_ONCE)))
+        ]
+        states = torch.cat(parts).double().numpy().reshape(*latents.shape[:-1], *self.spec.shape)
+        if self.normalisation.missing is not None:
+            states[..., self.normalisation.missing.astype(bool)] = np.nan
+        return states
+
+    # The bundle -----------------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What besides the arrays is needed to build the model again."""
+        return {
+            "autoencoder": asdict(self.autoencoder.config),
+            "network": asdict(self.network.config),
+            "schedule": list(self.schedule),
+        }
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The arrays of the bundle."""
+        parts = {"autoencoder": self.autoencoder, "denoiser": self.network}
+        networks = {
+            f"{part}.{key}": value.cpu().numpy()
+            for part, module in parts.items()
+            for key, value in module.state_dict().items()
+        }
+        return {**networks, **self.normalisation.arrays}
+
+    @property
+    def statistics(self) -> xr.Dataset:
+        """Mean, standard deviation and reconstruction error of each channel, on the grid."""
+        from xappa.models.statistics import labelled
+
+        own = self.normalisation
+
+        def field(values: np.ndarray) -> np.ndarray:
+            return np.broadcast_to(values[:, None, None], self.spec.shape)
+
+        return labelled(
+            self.spec,
+            {
+                "mean": (field(own.mean), "mean of the training data"),
+                "standard_deviation": (field(own.std), "standard deviation of the training data"),
+                "reconstruction_standard_deviation": (
+                    field(own.reconstruction),
+                    "standard deviation of what the autoencoder loses",
+                ),
+            },
+        )
+
+    @classmethod
+    def rebuild(
+        cls,
+        spec: StateSpec,
+        arguments: Mapping[str, Any],
+        weights: Mapping[str, np.ndarray],
+        statistics: xr.Dataset,
+        **labels: Any,
+    ) -> AppaModel:
+        """Build the model from what a bundle holds."""
+        autoencoder = _tuples(AutoencoderConfig, arguments["autoencoder"])
+        network = _tuples(TransformerConfig, arguments["network"])
+
+        def part(name: str) -> dict[str, Tensor]:
+            own = {k: v for k, v in weights.items() if k.startswith(f"{name}.")}
+            return {k.removeprefix(f"{name}."): torch.tensor(v) for k, v in own.items()}
+
+        name, low, high = arguments["schedule"]
+        return cls(
+            spec,
+            loaded(ConvAutoencoder, autoencoder, part("autoencoder")),
+            loaded(LatentTransformer, network, part("denoiser")),
+            (str(name), float(low), float(high)),
+            Normalisation.from_arrays(weights),
+            **labels,
+        )
+
+    def with_normalisation(self, **changes: np.ndarray) -> AppaModel:
+        """Return the model with other statistics (see `Normalisation`); the networks are shared."""
+        return AppaModel(
+            self.spec,
+            self.autoencoder,
+            self.network,
+            self.schedule,
+            replace(self.normalisation, **changes),
+            name=self.name,
+            provenance=self.provenance,
+            scores=self.scores,
+        )
+
+
+def loaded(kind: Any, config: Any, weights: Mapping[str, Tensor]) -> Any:
+    """Build a network around weights, without initialising others first."""
+    with torch.device("meta"):
+        network = kind(config)
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+def _tuples(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Build a configuration from JSON, which knows lists for tuples."""
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,1 @@
+"""Networks. Tensors only: nothing here knows of xarray, units or grids."""
