@@ -55,7 +55,7 @@ class AppaAccessor:
         *,
         members: int | None = None,
         seed: int | None = None,
-        method: str = "exact",
+        method: str | None = None,
         error: Any = None,
         background_error: Any = None,
         background_error_scale: float | Mapping[str, float] | None = None,
@@ -79,7 +79,7 @@ class AppaAccessor:
         seed
             Seed of all random numbers; None draws one, which is recorded.
         method
-            ``"exact"``, ``"mmps"``, ``"jfps"``, ``"sda"`` or ``"dps"``.
+            ``"exact"``, ``"mmps"``, ``"jfps"``, ``"sda"`` or ``"dps"``; None for the model's own.
         error
             Standard deviation of the observation errors where the metadata do not say it.
         background_error

@@ -11,7 +11,7 @@ from xappa.errors import ArgumentError
 
 __all__ = ["get_option", "set_options"]
 
-_DEFAULTS: Mapping[str, Any] = MappingProxyType({"model": None, "progress": True})
+_DEFAULTS: Mapping[str, Any] = MappingProxyType({"device": "auto", "model": None, "progress": True})
 _CURRENT: ContextVar[Mapping[str, Any]] = ContextVar("xappa_options", default=_DEFAULTS)
 
 
@@ -31,6 +31,8 @@ class set_options:  # noqa: N801 - reads as a function, as in xarray
     ----------
     model : model or str, optional
         The model (or the catalogue name of one) used when a task is called without one.
+    device : str, optional
+        Where learned models run: ``"auto"`` (CUDA, then MPS, then the CPU) or a name of torch's.
     progress : bool, optional
         Whether progress bars are shown.
 

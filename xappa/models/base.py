@@ -41,6 +41,8 @@ class Model(abc.ABC):
     """
 
     kind: ClassVar[str]
+    #: How ``assimilate`` draws where no method is asked for.
+    default_method: ClassVar[str]
 
     def __init__(
         self,
@@ -82,6 +84,15 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def statistics(self) -> xr.Dataset:
         """Labelled statistics on the model's grid, kept in ``statistics.nc``."""
+
+    @property
+    @abc.abstractmethod
+    def std(self) -> np.ndarray:
+        """Climatological standard deviation at every point, shape (P,); NaN off the state."""
+
+    @abc.abstractmethod
+    def expected(self, seconds: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return climatological means and standard deviations at (time, flat point) pairs."""
 
     @classmethod
     @abc.abstractmethod

@@ -67,6 +67,7 @@ class GaussianModel(Model):
     """
 
     kind = "gaussian"
+    default_method = "exact"
 
     def __init__(
         self,
@@ -101,6 +102,10 @@ class GaussianModel(Model):
         explained = np.einsum("pm,pm->p", self.eofs, self.eofs, dtype=np.float64)
         std: np.ndarray = np.sqrt(explained + self.residual)
         return std
+
+    def expected(self, seconds: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return climatological means and standard deviations at (time, flat point) pairs."""
+        return self.climatology.at_points(seconds, points), self.std[points]
 
     def prior(self, length: int) -> GaussianTrajectory:
         """Return the distribution of the components of ``length`` consecutive states."""

@@ -30,7 +30,6 @@ from xappa.diffusion.linear import DENSE_LIMIT, ExactPosterior, LatentMap, Noise
 from xappa.diffusion.markov import GaussianTrajectory
 from xappa.diffusion.noise import generator, standard_normal
 from xappa.diffusion.sampling import DPSSampler, Sampler, draw
-from xappa.errors import OperatorError
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator
@@ -204,15 +203,6 @@ class GaussianPosterior:
     @cached_property
     def exact(self) -> ExactPosterior:
         """The closed form."""
-        if not self.operator.is_linear:
-            names = [b.spec.name for b in self.operator.blocks if not b.is_linear]
-            raise OperatorError(
-                "the exact method needs observations that are linear in the state",
-                where=", ".join(names),
-                expected="linear operators",
-                got="a nonlinear one",
-                remedy="use method='mmps'",
-            )
         return ExactPosterior(self.prior, self.latent_map, self.observed, self.noise)
 
     # Draws ----------------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import METHODS, Guidance
 
-__all__ = ["DEFAULT_SAMPLER", "check_sampling", "gaussian_model", "seed_of"]
+__all__ = ["DEFAULT_SAMPLER", "cannot", "check_sampling", "gaussian_model", "seed_of"]
 
 #: Third-order accuracy at one denoiser call for each step; see docs/benchmarks.md.
 DEFAULT_SAMPLER = Sampler("multistep", steps=32, options={"order": 3})
 
 
-def check_sampling(method: str, sampler: Any, guidance: Any) -> Any:
+def check_sampling(method: str | None, sampler: Any, guidance: Any) -> Any:
     """Check what does not depend on data; return the sampler to use."""
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise ArgumentError(
             f"unknown method {method!r}",
             where="method=",
@@ -81,9 +81,17 @@ def seed_of(seed: Any) -> int:
 
 
 def gaussian_model(model: Model) -> GaussianModel:
-    """Return a model that tasks can draw from."""
+    """Return a Gaussian model; others do not serve every task."""
     if isinstance(model, GaussianModel):
         return model
-    raise ArgumentError(
-        f"models of kind {model.kind!r} cannot assimilate", where="model=", got=model.name
+    raise cannot(model, "do this")
+
+
+def cannot(model: Model, task: str) -> ArgumentError:
+    """Return the error that a model's kind does not serve a task."""
+    return ArgumentError(
+        f"models of kind {model.kind!r} cannot {task}",
+        where="model=",
+        got=model.name,
+        remedy="take a model of another kind",
     )

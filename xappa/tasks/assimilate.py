@@ -15,15 +15,15 @@ from xappa.diffusion.sampling import Sampler
 from xappa.errors import NoObservationsWarning, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
-from xappa.models.gaussian import GaussianModel
-from xappa.models.posterior import Draws, GaussianPosterior, Residual
+from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
-from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
-from xappa.tasks.background import condition, describe_error, relative_error
+from xappa.tasks.arguments import check_sampling, seed_of
+from xappa.tasks.background import describe_error, relative_error
 from xappa.tasks.departures import warn_of_departures
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
+from xappa.tasks.posterior import Posterior, check_exact, posterior_of
 from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import Window, member_numbers
 
@@ -62,7 +62,7 @@ def assimilate(
     *,
     members: int | None = None,
     seed: int | None = None,
-    method: str = "exact",
+    method: str | None = None,
     error: Any = None,
     background_error: Any = None,
     background_error_scale: float | Mapping[str, float] | None = None,
@@ -91,8 +91,8 @@ def assimilate(
         Seed of all random numbers; None draws one. Member k is the same numbers whatever the
         number of members, the chunks or the batch.
     method
-        ``"exact"`` (closed form), or reverse diffusion guided by ``"mmps"``, ``"jfps"``, ``"sda"``
-        or ``"dps"``.
+        ``"exact"`` (closed form, of a Gaussian prior and its default), or reverse diffusion guided
+        by ``"mmps"`` (the default of a learned prior), ``"jfps"``, ``"sda"`` or ``"dps"``.
     error
         Standard deviation of the observation errors, in the observations' units, where the
         metadata do not say it: a number, DataArray, or dict by name.
@@ -158,28 +158,28 @@ def assimilate(
     """
     sampler, seed = check_sampling(method, sampler, guidance), seed_of(seed)
     model, how = resolve(model, ds)
-    gaussian = gaussian_model(model)
+    method = method or model.default_method
     layout = Layout.of(ds, model.spec)
     numbers = member_numbers(members, layout)
     specs = read_observations(obs, model.spec, error=error)
     warn_of_guesses(ds, layout, model, specs)
     window = Window.of(layout, model, specs)
     operator = ObservationOperator.build(specs, model.spec, window.operator_times)
-    relative = relative_error(gaussian, layout, background_error, background_error_scale)
+    relative = relative_error(model, layout, background_error, background_error_scale)
     if not operator.n_used:
         warn(_no_observations(operator), NoObservationsWarning)
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
-    if method == "exact" and operator.n_used and not operator.is_linear:
-        _ = posterior_of(gaussian, operator, window, None, None).exact
+    if method == "exact":
+        check_exact(model, operator)
     background = None if relative is None else _background(pack(ds, model.spec, layout))
-    warn_of_departures(gaussian, operator, window.seconds)
+    warn_of_departures(model, operator, window.seconds)
     if is_lazy(ds):
         chunks = time_chunks(ds, layout)
-        packed = _draw_lazily(gaussian, operator, window, background, relative, settings, chunks)
+        packed = _draw_lazily(model, operator, window, background, relative, settings, chunks)
     else:
         states = None if background is None else background.values
         packed = _draw(
-            gaussian,
+            model,
             operator,
             window,
             states,
@@ -211,22 +211,8 @@ def _background(packed: xr.DataArray) -> xr.DataArray:
     return packed.mean("member", skipna=False) if "member" in packed.dims else packed
 
 
-def posterior_of(
-    model: GaussianModel,
-    operator: ObservationOperator,
-    window: Window,
-    background: np.ndarray | None,
-    relative: np.ndarray | None,
-) -> GaussianPosterior:
-    """Return the posterior over a window, given a packed background and its relative error."""
-    prior, residual = model.prior(len(window.seconds)), Residual(model.residual)
-    if background is not None and relative is not None:
-        prior, residual = condition(model, prior, background, relative, window)
-    return GaussianPosterior(model, operator, window.seconds, prior, residual)
-
-
 def _draw(
-    model: GaussianModel,
+    model: Model,
     operator: ObservationOperator,
     window: Window,
     background: np.ndarray | None,
@@ -249,7 +235,7 @@ def _draw(
 
 
 def _draw_lazily(
-    model: GaussianModel,
+    model: Model,
     operator: ObservationOperator,
     window: Window,
     background: xr.DataArray | None,
@@ -259,13 +245,13 @@ def _draw_lazily(
 ) -> Any:
     """Do as `_draw` with dask: one task draws the components, one for each block decodes."""
 
-    def sample(states: np.ndarray | None) -> tuple[GaussianPosterior, Draws]:
+    def sample(states: np.ndarray | None) -> tuple[Posterior, Draws]:
         posterior = posterior_of(model, operator, window, states, relative)
         return posterior, posterior.draw(
             settings.method, settings.members, settings.seed, settings.sampler, settings.guidance
         )
 
-    def decode(drawn: tuple[GaussianPosterior, Draws], states: slice) -> np.ndarray:
+    def decode(drawn: tuple[Posterior, Draws], states: slice) -> np.ndarray:
         posterior, draws = drawn
         times = range(window.first + states.start, window.first + states.stop)
         return posterior.decode(draws, settings.members, times, settings.seed)
@@ -280,7 +266,7 @@ def _draw_lazily(
         settings.method,
         list(settings.members),
     )
-    shape = (len(settings.members), window.size, *model.state_shape)
+    shape = (len(settings.members), window.size, *model.spec.shape)
     data = None if background is None else background.data
     return decode_lazily(sample, decode, data, token, shape, chunks)
 

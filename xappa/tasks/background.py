@@ -20,17 +20,16 @@ from xappa.bridge import Field, Layout, Roles, StateSpec, pack
 from xappa.cf import find_axes
 from xappa.diffusion.markov import GaussianTrajectory
 from xappa.errors import ArgumentError, BackgroundError
+from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import Residual
 from xappa.tasks.window import Window
 from xappa.units import convert, dequantify, factor_offset
 
-__all__ = ["condition", "describe_error", "relative_error"]
+__all__ = ["condition", "describe_error", "present_background", "relative_error"]
 
 
-def relative_error(
-    model: GaussianModel, layout: Layout, error: Any, scale: Any
-) -> np.ndarray | None:
+def relative_error(model: Model, layout: Layout, error: Any, scale: Any) -> np.ndarray | None:
     """Return the background error over the climatological standard deviation, shape (P,).
 
     Parameters
@@ -77,7 +76,7 @@ def relative_error(
         )
     argument = "background_error=" if scale is None else "background_error_scale="
     parts = []
-    std = model.std.reshape(model.state_shape)
+    std = model.std.reshape(model.spec.shape)
     for entry in layout.fields:
         channels = model.spec.slice_of(entry.variable.name)
         value = _pick(error if scale is None else scale, entry.name, layout, argument)
@@ -213,6 +212,33 @@ def _labelled(value: xr.DataArray, entry: Field, layout: Layout, argument: str) 
     return field
 
 
+def present_background(states: np.ndarray, present: np.ndarray) -> None:
+    """Check that a background is whole.
+
+    Parameters
+    ----------
+    states
+        Packed, shape (T, channel, latitude, longitude).
+    present
+        Which points are part of the state, shape (P,).
+
+    Raises
+    ------
+    BackgroundError
+        If values are missing.
+    """
+    missing = float((~np.isfinite(states.reshape(len(states), -1)[:, present])).mean())
+    if missing > 0:
+        raise BackgroundError(
+            "a background error was given, but the background is "
+            + ("missing" if missing == 1 else "incomplete"),
+            where="the Dataset's values",
+            expected="a value at every point of the model's grid",
+            got=f"{missing:.1%} of the values are NaN or outside the Dataset",
+            remedy="leave background_error= out to ignore the background, or fill it",
+        )
+
+
 def condition(
     model: GaussianModel,
     prior: GaussianTrajectory,
@@ -239,17 +265,7 @@ def condition(
         If the background has missing values.
     """
     flat = states.reshape(len(states), -1)
-    part = np.isfinite(model.residual)
-    missing = float((~np.isfinite(flat[..., part])).mean())
-    if missing > 0:
-        raise BackgroundError(
-            "a background error was given, but the background is "
-            + ("missing" if missing == 1 else "incomplete"),
-            where="the Dataset's values",
-            expected="a value at every point of the model's grid",
-            got=f"{missing:.1%} of the values are NaN or outside the Dataset",
-            remedy="leave background_error= out to ignore the background, or fill it",
-        )
+    present_background(states, np.isfinite(model.residual))
     seconds = window.seconds[window.inside]
     z = model.encode_array(states, seconds)
     anomalies = flat - model.climatology(seconds).reshape(len(seconds), -1)

@@ -24,6 +24,7 @@ from xappa.observe import ObservationOperator, ObservationSpec, Status, read_obs
 from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
 from xappa.tasks.assimilate import Settings
 from xappa.tasks.labels import count, finish, warn_of_guesses
+from xappa.tasks.posterior import check_exact
 from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import member_numbers
 
@@ -202,6 +203,7 @@ def filtered(
         used_until = seconds[done - 1] if done else -np.inf
         fresh = [_between(spec, used_until, window[-1]) for spec in specs]
         operator = ObservationOperator.build(fresh, model.spec, window)
+        check_exact(model, operator)
         prior = model.process.trajectory(len(window), initial)
         posterior = GaussianPosterior(model, operator, window, prior, Residual(model.residual))
         yield posterior, known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xappa.errors import DepartureWarning, warn
-from xappa.models.gaussian import GaussianModel
+from xappa.models.base import Model
 from xappa.observe import ObservationOperator
 
 __all__ = ["warn_of_departures"]
@@ -14,9 +14,7 @@ __all__ = ["warn_of_departures"]
 _FAR = 10.0
 
 
-def warn_of_departures(
-    model: GaussianModel, operator: ObservationOperator, seconds: np.ndarray
-) -> None:
+def warn_of_departures(model: Model, operator: ObservationOperator, seconds: np.ndarray) -> None:
     """Warn of observations that are far from the climatology, as wrong units make them.
 
     Parameters
@@ -33,10 +31,10 @@ def warn_of_departures(
     matrix = operator.rows.matrix().tocoo()
     time, point = matrix.col // operator.rows.state_size, matrix.col % operator.rows.state_size
     size = matrix.shape[0]
-    mean = np.bincount(matrix.row, matrix.data * model.climatology.at_points(seconds[time], point),
-                       minlength=size)  # fmt: skip
+    means, stds = model.expected(seconds[time], point)
+    mean = np.bincount(matrix.row, matrix.data * means, minlength=size)
     # Fully correlated, as neighbouring points nearly are: an upper bound.
-    std = np.bincount(matrix.row, np.abs(matrix.data) * model.std[point], minlength=size)
+    std = np.bincount(matrix.row, np.abs(matrix.data) * stds, minlength=size)
     for block in operator.blocks:
         if block.function is not None:
             continue

@@ -32,7 +32,7 @@ from xappa.bridge import StateSpec
 from xappa.cf import phase
 from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.schedules import schedule_of
-from xappa.errors import DataError
+from xappa.errors import ArgumentError, DataError
 from xappa.models.base import Model
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
@@ -135,6 +135,7 @@ class AppaModel(Model):
     """
 
     kind = "appa"
+    default_method = "mmps"
 
     def __init__(
         self,
@@ -166,6 +167,34 @@ class AppaModel(Model):
         return rows * columns * channels
 
     @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """Number of channels, latitudes and longitudes."""
+        return self.spec.shape
+
+    @property
+    def std(self) -> np.ndarray:
+        """Climatological standard deviation at every point, shape (P,); NaN off the state."""
+        std = np.broadcast_to(self.normalisation.std[:, None, None], self.spec.shape).copy()
+        if self.normalisation.missing is not None:
+            std[self.normalisation.missing.astype(bool)] = np.nan
+        return std.ravel()
+
+    def expected(self, seconds: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return climatological means and standard deviations at (time, flat point) pairs."""
+        channel = points // (self.spec.shape[1] * self.spec.shape[2])
+        return self.normalisation.mean[channel], self.normalisation.std[channel]
+
+    @cached_property
+    def activation_bytes(self) -> int:
+        """About what decoding one state keeps for its gradient: four fields for each block."""
+        config = self.autoencoder.config
+        (rows, columns), (more, wider) = config.shape, config.padding
+        area = (rows + more) * (columns + wider)
+        fields = zip(config.hid_channels, config.hid_blocks, strict=True)
+        kept: int = sum(c * (n + 1) * (area // 4**i) for i, (c, n) in enumerate(fields))
+        return 16 * kept
+
+    @property
     def parameter_counts(self) -> dict[str, int]:
         """Number of trained parameters of each part."""
         return {
@@ -177,6 +206,30 @@ class AppaModel(Model):
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.network.parameters()).device
+
+    def to(self, device: str) -> AppaModel:
+        """Move the networks to a device (``"auto"`` for the best there is), and return the model.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no such device.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "mps" if device == "cpu" and torch.backends.mps.is_available() else device
+        try:
+            self.autoencoder.to(device)
+            self.network.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ArgumentError(
+                f"there is no device {device!r}",
+                where="xappa.set_options(device=...)",
+                expected="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'",
+                got=f"{device!r}: {str(error).splitlines()[0]}",
+                remedy="choose a device that torch finds here",
+            ) from error
+        return self
 
     @cached_property
     def denoiser(self) -> BlanketDenoiser:

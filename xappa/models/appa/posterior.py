@@ -1,0 +1,368 @@
+r"""Drawing from the posterior of a latent diffusion prior.
+
+Observations :math:`y = H(x) + e` of states :math:`x = \operatorname{dec}(z) + r` are observations
+of latents, :math:`y = H(\operatorname{dec}(z)) + e'`, whose error holds what the autoencoder loses,
+
+.. math:: R' = R + \operatorname{diag} \left( \textstyle\sum_j |h_{ij}| \rho_j \right)^2 ,
+
+with the standard deviation :math:`\rho` of the reconstruction error of the observed channels, which
+is taken to be the same at neighbouring points. Latents themselves may be observed, too: states that
+were encoded (a background, the past of a forecast) with an error in latent space, which is
+correlated in physical space as decoded noise is.
+
+Only states with observations are decoded, each once in a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import azula.sample
+import numpy as np
+import torch
+from azula.denoise import Denoiser
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from xappa.diffusion.blankets import Cut, TrajectoryDenoiser
+from xappa.diffusion.guidance import JFPSDenoiser, MMPSDenoiser, SDADenoiser
+from xappa.diffusion.sampling import DPSSampler, Sampler, draw
+from xappa.diffusion.scoped import BlanketwiseDenoiser, FixedDates
+from xappa.models.appa.model import AppaModel
+from xappa.models.posterior import Draws
+from xappa.models.settings import Guidance
+from xappa.observe import ObservationOperator
+from xappa.observe.rows import Rows
+
+__all__ = ["DiagonalNoise", "LatentEstimate", "LatentPosterior"]
+
+#: Krylov iterations of a learned prior, whose Jacobian is only nearly a covariance.
+DEFAULT_ITERATIONS = 3
+#: Bytes of decoder activations that are kept for gradients at a time.
+_BUDGET = 4 * 2**30
+
+
+class DiagonalNoise:
+    """A diagonal error covariance.
+
+    Parameters
+    ----------
+    diagonal
+        Variances, shape (n,).
+    """
+
+    def __init__(self, diagonal: Tensor) -> None:
+        self.diagonal = diagonal
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """Return R v for v of shape (B, n)."""
+        return self.diagonal * v
+
+
+@dataclass(frozen=True, eq=False)
+class LatentEstimate:
+    """Latents that are known, up to an error, at some states of a trajectory.
+
+    Parameters
+    ----------
+    states
+        Which states, shape (n,).
+    latents
+        Their latents, shape (n, L), or (B, n, L) where each member has its own.
+    variance
+        Of their error, in standardised latents.
+    """
+
+    states: np.ndarray
+    latents: np.ndarray
+    variance: float
+
+
+@dataclass(frozen=True, eq=False)
+class LatentPosterior:
+    """The posterior of a trajectory of a latent diffusion prior.
+
+    Parameters
+    ----------
+    model
+        The prior.
+    operator
+        The observation operator, built for the T states of the trajectory.
+    seconds
+        Valid times, shape (T,), in the model's calendar.
+    estimate
+        Latents that are known, if any are.
+    """
+
+    model: AppaModel
+    operator: ObservationOperator
+    seconds: np.ndarray
+    estimate: LatentEstimate | None = None
+
+    @cached_property
+    def padded(self) -> np.ndarray:
+        """Valid times with as many states after the last as make up one blanket."""
+        step = float(self.model.spec.time_step or 3600.0)
+        more = max(0, self.model.blanket - len(self.seconds))
+        return np.concatenate([self.seconds, self.seconds[-1] + step * np.arange(1, more + 1)])
+
+    # The observations -----------------------------------------------------------------------------
+
+    @cached_property
+    def observed_states(self) -> np.ndarray:
+        """Which of the T states have observations."""
+        rows = self.operator.rows
+        states: np.ndarray = np.unique(rows.indices // rows.state_size)
+        return states
+
+    @cached_property
+    def _compact(self) -> ObservationOperator:
+        """The operator for the observed states alone."""
+        rows = self.operator.rows
+        time, point = np.divmod(rows.indices, rows.state_size)
+        place = np.searchsorted(self.observed_states, time)
+        shape = (len(self.observed_states), *rows.shape[1:])
+        compact = Rows(shape, rows.indptr, place * rows.state_size + point, rows.data)
+        own = self.operator
+        times = own.times[self.observed_states]
+        return ObservationOperator(own.specs, own.state, times, own.status, compact, own.functions)
+
+    def observe(self, z: Tensor) -> Tensor:
+        """Map latents (B, T, L) to equivalents of all observations (B, n); differentiable."""
+        parts = []
+        if not self.operator.n_used and self.estimate is None:
+            return z.new_zeros(len(z), 0)
+        if self.operator.n_used:
+            states = torch.as_tensor(self.observed_states, device=z.device)
+            x = self._decode(z[:, states].flatten(0, 1)).unflatten(0, (len(z), -1))
+            parts.append(self._compact.apply(x))
+        if self.estimate is not None:
+            states = torch.as_tensor(self.estimate.states, device=z.device)
+            parts.append(z[:, states].flatten(1))
+        return torch.cat(parts, dim=1)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        """Decode latents (N, L), recomputing activations where they would not fit."""
+        size = max(1, _BUDGET // self.model.activation_bytes)
+        if len(z) <= size or not torch.is_grad_enabled():
+            return torch.cat([self.model.decode_tensor(part) for part in z.split(size)])
+        parts = [
+            checkpoint(self.model.decode_tensor, part, use_reentrant=False)
+            for part in z.split(size)
+        ]
+        return torch.cat(parts)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Observed values, then known latents, shape (n,) or (B, n)."""
+        y = self.operator.values
+        if self.estimate is None:
+            return y
+        known = self.estimate.latents.reshape(*self.estimate.latents.shape[:-2], -1)
+        lead = np.broadcast_to(y, (*known.shape[:-1], len(y)))
+        return np.concatenate([lead, known], axis=-1)
+
+    @cached_property
+    def variance(self) -> np.ndarray:
+        """Error variances, with what the autoencoder loses, shape (n,)."""
+        lost = self._scaled(self.model.normalisation.reconstruction)
+        variance: np.ndarray = self.operator.error_std**2 + lost**2
+        if self.estimate is None:
+            return variance
+        known = self.estimate.latents.shape[-2] * self.estimate.latents.shape[-1]
+        return np.concatenate([variance, np.full(known, self.estimate.variance)])
+
+    def _scaled(self, channel_std: np.ndarray) -> np.ndarray:
+        """Carry a standard deviation by channel to the observations, shape (n_used,)."""
+        rows = self.operator.rows
+        points = rows.shape[2] * rows.shape[3]
+        channel = (rows.indices % rows.state_size) // points
+        row = np.repeat(np.arange(rows.n_rows), rows.counts)
+        at_rows = np.bincount(row, np.abs(rows.data) * channel_std[channel], minlength=rows.n_rows)
+        if all(function is None for function in self.operator.functions):
+            return at_rows
+        # Pointwise functions: to first order, at the mean of what they see.
+        mean = self.model.normalisation.mean[channel]
+        at = torch.as_tensor(np.bincount(row, rows.data * mean, minlength=rows.n_rows))
+        jacobian = torch.func.jacrev(self.operator.from_rows)(at)
+        scaled: np.ndarray = (jacobian.abs() @ torch.as_tensor(at_rows)).numpy()
+        return scaled
+
+    # Draws ----------------------------------------------------------------------------------------
+
+    def draw(
+        self,
+        method: str,
+        members: Sequence[int],
+        seed: int,
+        sampler: Sampler | Callable[[Denoiser], azula.sample.Sampler],
+        guidance: Guidance,
+        progress: Callable[[Any], Any] | None = None,
+    ) -> Draws:
+        """Draw members from the posterior; see `GaussianPosterior.draw`.
+
+        Members are drawn in as many batches as memory asks for; they do not know of each other.
+        """
+        size = self._members_at_once(len(members))
+        parts = []
+        for first in range(0, len(members), size):
+            batch = slice(first, first + size)
+            own = self._of_members(batch)
+            parts.append(
+                draw(
+                    own._sampler(method, sampler, guidance),
+                    self.model.latent_size,
+                    seed=seed,
+                    members=members[batch],
+                    times=self.padded,
+                    like=torch.zeros((), device=self.model.device),
+                    progress=progress,
+                ).cpu()
+            )
+        latents = torch.cat(parts)[:, : len(self.seconds)].numpy()
+        return Draws(latents, np.zeros((len(members), 0)))
+
+    def _members_at_once(self, count: int) -> int:
+        states = max(1, len(self.observed_states))
+        return max(1, min(count, _BUDGET // (states * self.model.activation_bytes)))
+
+    def _of_members(self, batch: slice) -> LatentPosterior:
+        """Return the posterior of some members, where each has latents of its own."""
+        estimate = self.estimate
+        if estimate is None or estimate.latents.ndim == 2:
+            return self
+        own = replace(estimate, latents=estimate.latents[batch])
+        return LatentPosterior(self.model, self.operator, self.seconds, own)
+
+    def cut(self, overlap: int | None = None) -> Cut:
+        """Return how the trajectory is cut into blankets: half of each overlaps by default."""
+        blanket = self.model.blanket
+        stride = max(1, blanket // 2) if overlap is None else blanket - overlap
+        return Cut(len(self.padded), blanket, stride)
+
+    def _sampler(
+        self,
+        method: str,
+        sampler: Sampler | Callable[[Denoiser], azula.sample.Sampler],
+        guidance: Guidance,
+    ) -> azula.sample.Sampler:
+        dates, cut = self.model.dates(self.padded), self.cut()
+        prior = TrajectoryDenoiser(self.model.denoiser, dates, cut)
+        if not self.operator.n_used and self.estimate is None:
+            return sampler(prior)
+        if method == "dps":
+            return DPSSampler(
+                prior,
+                self._tensor(self.values),
+                self.observe,
+                self._tensor(self.variance),
+                zeta=guidance.zeta,
+                steps=getattr(sampler, "steps", 64),
+                silent=True,
+                dtype=torch.float64,
+            )
+        if guidance.scope == "blanket":
+            guide = self._of_blankets(cut, method, guidance)
+            return sampler(BlanketwiseDenoiser(self.model.denoiser, dates, cut, guide))
+        values, variance, scale = self.values, self.variance, self._climatological
+        parts = (self._tensor(values), self.observe, self._tensor(variance), self._tensor(scale))
+        return sampler(_guided(prior, *parts, method, guidance))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.model.device)
+
+    def _of_blankets(
+        self, cut: Cut, method: str, guidance: Guidance
+    ) -> Callable[[FixedDates], Denoiser]:
+        """Return what guides all blankets of all members, each by the observations within it."""
+        blankets = [self._of_blanket(slice(k, k + cut.blanket)) for k in cut.starts]
+        size = max(b.variance.size for b in blankets)
+
+        def pad(parts: Sequence[Tensor], value: float = 0.0) -> Tensor:
+            """Stack along a new dimension before the last, filled up to the same number."""
+            full = [functional.pad(p, (0, size - p.shape[-1]), value=value) for p in parts]
+            return torch.stack(full, dim=-2)
+
+        # What fills up has neither a departure nor a derivative, and any variance.
+        y = pad([self._tensor(b.values) for b in blankets])
+        variance = pad([self._tensor(b.variance) for b in blankets], 1.0)
+        scale = pad([self._tensor(b._climatological) for b in blankets], 1.0)
+
+        def observe(z: Tensor) -> Tensor:
+            own = z.unflatten(0, (-1, len(blankets))).unbind(1)
+            seen = [b.observe(part) for b, part in zip(blankets, own, strict=True)]
+            return pad(seen).flatten(0, 1)
+
+        def guide(prior: FixedDates) -> Denoiser:
+            members = len(prior.dates) // len(blankets)
+            lead = (members, len(blankets), size)
+            rows = [part.expand(lead).flatten(0, 1) for part in (y, variance, scale)]
+            return _guided(prior, rows[0], observe, rows[1], rows[2], method, guidance)
+
+        return guide
+
+    def _of_blanket(self, states: slice) -> LatentPosterior:
+        """Return the posterior of one blanket, given the observations within it."""
+        seconds = self.padded[states]
+        operator = ObservationOperator.build(self.operator.specs, self.model.spec, seconds)
+        estimate = self.estimate
+        if estimate is not None:
+            inside = (estimate.states >= states.start) & (estimate.states < states.stop)
+            known = estimate.states[inside] - states.start
+            latents = estimate.latents[..., inside, :]
+            estimate = LatentEstimate(known, latents, estimate.variance) if known.size else None
+        return LatentPosterior(self.model, operator, seconds, estimate)
+
+    @cached_property
+    def _climatological(self) -> np.ndarray:
+        """Climatological standard deviation of each observation, 1 of latents, shape (n,)."""
+        own = self._scaled(self.model.normalisation.std)
+        known = 0 if self.estimate is None else self.estimate.latents.shape[-2]
+        return np.concatenate([own, np.ones(known * self.model.latent_size)])
+
+    def decode(
+        self, draws: Draws, members: Sequence[int], states: Sequence[int], seed: int
+    ) -> np.ndarray:
+        """Turn draws into packed states; see `GaussianPosterior.decode`."""
+        states = list(states)
+        return self.model.decode_array(draws.latents[:, states], self.seconds[states])
+
+
+def _guided(
+    prior: Denoiser,
+    y: Tensor,
+    observe: Callable[[Tensor], Tensor],
+    variance: Tensor,
+    scale: Tensor,
+    method: str,
+    guidance: Guidance,
+) -> Denoiser:
+    """Condition a denoiser on observations, all of shape (n) or (B, n)."""
+    noise = DiagonalNoise(variance)
+    if method == "sda":
+        return SDADenoiser(prior, y, observe, noise, scale, gamma=guidance.gamma)
+    krylov: dict[str, Any] = {
+        "solver": guidance.solver or "gmres",
+        "iterations": guidance.iterations or DEFAULT_ITERATIONS,
+        "rtol": guidance.rtol,
+        "whiten": guidance.whiten,
+    }
+    if method == "jfps":
+        return JFPSDenoiser(prior, y, observe, noise, _unit_covariance(prior), **krylov)
+    simple = guidance.covariance == "simple"
+    return MMPSDenoiser(prior, y, observe, noise, simple=simple, **krylov)
+
+
+def _unit_covariance(prior: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
+    """Posterior covariance of standardised latents that do not correlate."""
+
+    def times(v: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = prior.schedule(t)
+        scaled: Tensor = (sigma**2 / (alpha**2 + sigma**2)).to(v) * v
+        return scaled
+
+    return times
