@@ -84,7 +84,7 @@ def networks(channels: int) -> tuple[ConvAutoencoder, LatentTransformer]:
 def write(folder: Path, channels: int = 3, statistics: bool = False) -> AppaModel:
     """Write a project of random weights in the authors' layout; return what should be opened."""
     autoencoder, network = networks(channels)
-    one = np.ones(channels)
+    one = np.ones((channels, 1, 1))
     noisy = np.hypot(2 * np.ones(4), 0.1)
     normalisation = Normalisation(0 * one, one, np.zeros(4), noisy, 0 * one)
     spec = plain_spec((9, 16), channels, 21600.0)
@@ -145,9 +145,9 @@ def test_era5_states_with_their_statistics(tmp_path) -> None:
     assert model.spec.variable("2m_temperature").height == 2.0
     temperature = model.spec.slice_of("temperature")
     # Of the 37 levels with statistics those 13 that the state has.
-    np.testing.assert_array_equal(model.normalisation.mean[temperature], ERA5_STATE[71])
+    np.testing.assert_array_equal(model.normalisation.mean[temperature, 0, 0], ERA5_STATE[71])
     np.testing.assert_array_equal(
-        model.normalisation.std[temperature], np.array(ERA5_STATE[71]) + 6.0
+        model.normalisation.std[temperature, 0, 0], np.array(ERA5_STATE[71]) + 6.0
     )
     template = model.template("2021-03-01", "2021-03-01T06")
     assert template["temperature"].sizes["pressure"] == 13

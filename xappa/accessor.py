@@ -158,11 +158,25 @@ class AppaAccessor:
         lead: Any,
         members: int | None = None,
         seed: int | None = None,
+        preds_per_step: int | None = None,
+        sampler: Sampler | Callable[[Any], Any] | None = None,
+        guidance: Guidance | None = None,
+        progress: bool | None = None,
     ) -> xr.Dataset:
         """Draw an ensemble of what follows the last states; see `xappa.tasks.forecast.forecast`."""
         from xappa.tasks.forecast import forecast
 
-        return forecast(self._obj, model, lead=lead, members=members, seed=seed)
+        return forecast(
+            self._obj,
+            model,
+            lead=lead,
+            members=members,
+            seed=seed,
+            preds_per_step=preds_per_step,
+            sampler=sampler,
+            guidance=guidance,
+            progress=progress,
+        )
 
     def regrid_like(
         self,

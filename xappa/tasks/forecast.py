@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ import xarray as xr
 from xappa.bridge import Layout, pack, unpack
 from xappa.cf import from_seconds, timedelta_seconds
 from xappa.diffusion.noise import generator, standard_normal
-from xappa.errors import CoordinateError, DataError, TimeStepError
+from xappa.diffusion.sampling import Sampler
+from xappa.errors import ArgumentError, CoordinateError, DataError, TimeStepError
+from xappa.models.appa.forecast import continued
+from xappa.models.appa.model import AppaModel
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
-from xappa.tasks.arguments import gaussian_model, seed_of
+from xappa.models.settings import Guidance
+from xappa.options import get_option
+from xappa.tasks.arguments import cannot, check_sampling, seed_of
 from xappa.tasks.labels import finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
+from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import in_calendar, member_numbers
 
 __all__ = ["forecast"]
@@ -33,6 +40,10 @@ def forecast(
     lead: Any,
     members: int | None = None,
     seed: int | None = None,
+    preds_per_step: int | None = None,
+    sampler: Sampler | Callable[[Any], Any] | None = None,
+    guidance: Guidance | None = None,
+    progress: bool | None = None,
 ) -> xr.Dataset:
     """Draw an ensemble of what follows, given the last states of a Dataset.
 
@@ -50,6 +61,11 @@ def forecast(
         of ``ds`` continues each of them several times.
     seed
         Seed; None draws one, which is recorded.
+    preds_per_step
+        With a learned prior: states drawn at once, given those before them; half a blanket by
+        default. As many as the forecast has are drawn all at once.
+    sampler, guidance, progress
+        With a learned prior: as for ``assimilate``.
 
     Returns
     -------
@@ -61,13 +77,15 @@ def forecast(
     ------
     TimeStepError
         If ``lead`` is not a positive multiple of the model's time step, or the model has none.
+    ArgumentError
+        If ``preds_per_step`` is no positive integer.
     DataError
         If the last state is missing.
     NoModelError, HandshakeError, MembersError
         As for ``assimilate``.
     """
+    sampler = check_sampling(None, sampler, guidance)
     model, how = resolve(model, ds)
-    gaussian = gaussian_model(model)
     layout = Layout.of(ds, model.spec)
     steps = _steps(lead, model)
     numbers = member_numbers(members, layout, multiple=True)
@@ -80,7 +98,9 @@ def forecast(
             expected="a coordinate with standard_name 'time'",
             remedy="ds.assign_coords(time=...)",
         )
-    states = _states(ds, layout, gaussian, steps, numbers, seed)
+    bar = None if is_lazy(ds) else progress_bar(progress, "forecast")
+    how_to = _How(numbers, seed, preds_per_step, sampler, guidance or Guidance(), bar)
+    states = _states(ds, layout, model, steps, _way(model, layout.n_times, how_to), numbers, seed)
     ahead = layout.times[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
     later = layout.with_times(ahead)
     dims = ("member", "time", "channel", "latitude", "longitude")
@@ -206,32 +226,120 @@ def _decoded(
     return states
 
 
+@dataclass(frozen=True)
+class _How:
+    """What the user asked for."""
+
+    members: Sequence[int]
+    seed: int
+    preds_per_step: int | None
+    sampler: Any
+    guidance: Guidance
+    bar: Callable[[Any], Any] | None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a kind of model goes on.
+
+    Parameters
+    ----------
+    kept
+        States that are conditioned upon.
+    draw
+        Maps packed states, their times and the times ahead to latents ahead.
+    decode
+        Maps latents and their times to packed states.
+    token
+        What of the user's settings determines the numbers.
+    """
+
+    kept: int
+    draw: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    decode: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    token: tuple[Any, ...] = ()
+
+
+def _way(model: Model, n_times: int, how: _How) -> _Way:
+    if isinstance(model, GaussianModel):
+        return _Way(
+            max(1, min(model.process.order, n_times)),
+            lambda last, seconds, ahead: _continued(
+                model, last, seconds, ahead, how.members, how.seed
+            ),
+            lambda latents, ahead: _decoded(model, latents, ahead, how.members, how.seed),
+        )
+    if not isinstance(model, AppaModel):
+        raise cannot(model, "forecast")
+    at_once = _at_once(how.preds_per_step, model)
+    model.to(get_option("device"))
+
+    def draw(last: np.ndarray, seconds: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+        past = model.encode_array(last.reshape(-1, *last.shape[-4:]), seconds)
+        own = past[[k % len(past) for k in range(len(how.members))]]
+        return continued(
+            model,
+            own,
+            seconds,
+            ahead,
+            how.members,
+            how.seed,
+            at_once=at_once,
+            sampler=how.sampler,
+            guidance=how.guidance,
+            progress=how.bar,
+        )
+
+    return _Way(
+        max(1, min(n_times, model.blanket - 1)),
+        draw,
+        model.decode_array,
+        (at_once, how.sampler, how.guidance),
+    )
+
+
+def _at_once(preds_per_step: int | None, model: Model) -> int:
+    if preds_per_step is None:
+        return max(1, model.blanket // 2)
+    if isinstance(preds_per_step, bool) or not isinstance(preds_per_step, (int, np.integer)):
+        preds_per_step = 0
+    if preds_per_step < 1:
+        raise ArgumentError(
+            "preds_per_step is no positive integer",
+            where="preds_per_step=",
+            expected="1 or more, or None for half a blanket",
+            got=repr(preds_per_step),
+            remedy="leave it out",
+        )
+    return int(preds_per_step)
+
+
 def _states(
     ds: xr.Dataset,
     layout: Layout,
-    model: GaussianModel,
+    model: Model,
     steps: int,
+    way: _Way,
     members: Sequence[int],
     seed: int,
 ) -> Any:
     """Return packed states (B, steps, channel, latitude, longitude), lazy if ``ds`` is."""
-    kept = max(1, min(model.process.order, layout.n_times))
-    seconds = in_calendar(layout, model)[-kept:]
+    seconds = in_calendar(layout, model)[-way.kept :]
     ahead = seconds[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
-    last = pack(ds, model.spec, layout).isel(time=slice(-kept, None))
+    last = pack(ds, model.spec, layout).isel(time=slice(-way.kept, None))
 
     def sample(states: np.ndarray) -> np.ndarray:
-        return _continued(model, states, seconds, ahead, members, seed)
+        return way.draw(states, seconds, ahead)
 
     def decode(latents: np.ndarray, picked: slice) -> np.ndarray:
-        return _decoded(model, latents[:, picked], ahead[picked], members, seed)
+        return way.decode(latents[:, picked], ahead[picked])
 
     if not is_lazy(ds):
         return decode(sample(last.values), slice(None))
     size = max(time_chunks(ds, layout))
     chunks = [min(size, steps - start) for start in range(0, steps, size)]
-    token = ("forecast", model, seconds, ahead, list(members), seed)
-    shape = (len(members), steps, *model.state_shape)
+    token = ("forecast", model, seconds, ahead, list(members), seed, way.token)
+    shape = (len(members), steps, *model.spec.shape)
     return decode_lazily(sample, decode, last.data, token, shape, chunks)
 
 

@@ -129,11 +129,11 @@ def open_checkpoint(layout: Layout, name: str | None = None) -> AppaModel:
     noise = encoder.latent_noise
     spec, mean, std = _states(layout, encoder, float(train.get("blanket_dt", 1)) * 3600)
     normalisation = Normalisation(
-        mean,
-        std,
+        mean[:, None, None],
+        std[:, None, None],
         stats["mean"].double().numpy(),
         np.sqrt(stats["std"].double().numpy() ** 2 + noise**2),
-        np.zeros(encoder.in_channels),
+        np.zeros((encoder.in_channels, 1, 1)),
     )
     weights = layout.dump / "ae" / "model.pth"
     best = layout.denoiser / "model_best.pth"

@@ -45,7 +45,9 @@ __all__ = ["AppaModel", "Normalisation", "date_features"]
 _STATES_AT_ONCE = 8
 
 
-def date_features(seconds: np.ndarray, calendar: str) -> np.ndarray:
+def date_features(
+    seconds: np.ndarray, calendar: str, parts: tuple[str, ...] = ("year", "day")
+) -> np.ndarray:
     """Return what the denoiser is told of dates: shape (T, 4), float64.
 
     Sine and cosine of the progress of the year, then of the (UTC) day.
@@ -56,6 +58,9 @@ def date_features(seconds: np.ndarray, calendar: str) -> np.ndarray:
         Valid times, shape (T,), seconds since 1970-01-01.
     calendar
         CF name of their calendar.
+    parts
+        What the denoiser was told of in training; zeros stand for the rest. From a single season
+        it would learn states by heart with their dates.
 
     Examples
     --------
@@ -63,7 +68,9 @@ def date_features(seconds: np.ndarray, calendar: str) -> np.ndarray:
     [[0.0, 1.0, 0.0, 1.0], [0.004, 1.0, 1.0, 0.0]]
     """
     day, year = (2 * np.pi * part for part in phase(np.asarray(seconds, float), calendar))
-    return np.stack([np.sin(year), np.cos(year), np.sin(day), np.cos(day)], axis=-1)
+    told = {"year": [np.sin(year), np.cos(year)], "day": [np.sin(day), np.cos(day)]}
+    nothing = [np.zeros_like(day)] * 2
+    return np.stack([f for name in told for f in (told[name] if name in parts else nothing)], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +80,12 @@ class Normalisation:
     Parameters
     ----------
     mean, std
-        Of each channel of a state, in its units, shape (C,).
+        Of each channel of a state, in its units, shape (C, 1, 1), or (C, H, W) for those of each
+        point.
     latent_mean, latent_std
         Of each channel of a latent, shape (c,).
     reconstruction
-        Standard deviation of the autoencoder's error, by channel, in the state's units, shape (C,).
+        Standard deviation of the autoencoder's error, in the state's units, shape as ``std``.
     missing
         Points that are never present (sea temperature over land), shape (C, H, W), or None. They
         are encoded as the mean, and decoded as NaN.
@@ -130,6 +138,8 @@ class AppaModel(Model):
         Name of the noise schedule, its least and its largest noise level.
     normalisation
         Means and standard deviations.
+    date_parts
+        What of the dates the denoiser is told, see `date_features`.
     **labels
         ``name``, ``provenance`` and ``scores``, see `Model`.
     """
@@ -144,6 +154,7 @@ class AppaModel(Model):
         network: LatentTransformer,
         schedule: tuple[str, float, float],
         normalisation: Normalisation,
+        date_parts: tuple[str, ...] = ("year", "day"),
         **labels: Any,
     ) -> None:
         super().__init__(spec, **labels)
@@ -151,6 +162,7 @@ class AppaModel(Model):
         self.network = network.eval().requires_grad_(False)
         self.schedule = schedule
         self.normalisation = normalisation
+        self.date_parts = date_parts
         self._levels = schedule_of(*schedule)
 
     # Sizes ----------------------------------------------------------------------------------------
@@ -174,15 +186,20 @@ class AppaModel(Model):
     @property
     def std(self) -> np.ndarray:
         """Climatological standard deviation at every point, shape (P,); NaN off the state."""
-        std = np.broadcast_to(self.normalisation.std[:, None, None], self.spec.shape).copy()
+        std = np.broadcast_to(self.normalisation.std, self.spec.shape).copy()
         if self.normalisation.missing is not None:
             std[self.normalisation.missing.astype(bool)] = np.nan
         return std.ravel()
 
     def expected(self, seconds: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return climatological means and standard deviations at (time, flat point) pairs."""
-        channel = points // (self.spec.shape[1] * self.spec.shape[2])
-        return self.normalisation.mean[channel], self.normalisation.std[channel]
+        return self.at_points("mean", points), self.at_points("std", points)
+
+    def at_points(self, name: str, points: np.ndarray) -> np.ndarray:
+        """Return a statistic of `Normalisation` at flat points of the state."""
+        field = np.broadcast_to(getattr(self.normalisation, name), self.spec.shape)
+        values: np.ndarray = field.ravel()[points]
+        return values
 
     @cached_property
     def activation_bytes(self) -> int:
@@ -238,7 +255,7 @@ class AppaModel(Model):
 
     def dates(self, seconds: np.ndarray) -> Tensor:
         """Return the date features of times (T,): shape (T, 4), float64, where the networks are."""
-        features = date_features(seconds, self.spec.calendar)
+        features = date_features(seconds, self.spec.calendar, self.date_parts)
         return torch.as_tensor(features, device=self.device)
 
     # States and latents ---------------------------------------------------------------------------
@@ -259,11 +276,11 @@ class AppaModel(Model):
         shape = self.autoencoder.config.latent_shape
         z = z.unflatten(-1, shape) * self._of("latent_std", z) + self._of("latent_mean", z)
         x = self.autoencoder.decode(z.movedim(-1, 1))
-        return x * self._of("std", x)[:, None, None] + self._of("mean", x)[:, None, None]
+        return x * self._of("std", x) + self._of("mean", x)
 
     def encode_tensor(self, x: Tensor) -> Tensor:
         """Encode complete states (N, channel, latitude, longitude) to latents (N, L)."""
-        x = (x - self._of("mean", x)[:, None, None]) / self._of("std", x)[:, None, None]
+        x = (x - self._of("mean", x)) / self._of("std", x)
         z = self.autoencoder.encode(x).movedim(1, -1)
         return ((z - self._of("latent_mean", z)) / self._of("latent_std", z)).flatten(1)
 
@@ -303,7 +320,7 @@ class AppaModel(Model):
                 got=f"{int(gaps.sum())} missing values",
                 remedy="fill them, take whole states, or assimilate the values as observations",
             )
-        mean = np.broadcast_to(self.normalisation.mean[:, None, None], flat.shape)
+        mean = np.broadcast_to(self.normalisation.mean, flat.shape)
         filled = np.where(gaps, mean, flat).astype(np.float32)
         parts = [
             self.encode_tensor(torch.as_tensor(part).to(self.device)).cpu()
@@ -333,6 +350,7 @@ class AppaModel(Model):
             "autoencoder": asdict(self.autoencoder.config),
             "network": asdict(self.network.config),
             "schedule": list(self.schedule),
+            "date_parts": list(self.date_parts),
         }
 
     @property
@@ -354,7 +372,7 @@ class AppaModel(Model):
         own = self.normalisation
 
         def field(values: np.ndarray) -> np.ndarray:
-            return np.broadcast_to(values[:, None, None], self.spec.shape)
+            return np.broadcast_to(values, self.spec.shape)
 
         return labelled(
             self.spec,
@@ -392,6 +410,7 @@ class AppaModel(Model):
             loaded(LatentTransformer, network, part("denoiser")),
             (str(name), float(low), float(high)),
             Normalisation.from_arrays(weights),
+            tuple(arguments["date_parts"]),
             **labels,
         )
 
@@ -403,6 +422,7 @@ class AppaModel(Model):
             self.network,
             self.schedule,
             replace(self.normalisation, **changes),
+            self.date_parts,
             name=self.name,
             provenance=self.provenance,
             scores=self.scores,

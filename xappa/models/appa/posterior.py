@@ -42,6 +42,8 @@ __all__ = ["DiagonalNoise", "LatentEstimate", "LatentPosterior"]
 
 #: Krylov iterations of a learned prior, whose Jacobian is only nearly a covariance.
 DEFAULT_ITERATIONS = 3
+#: The same where latents alone are observed, so that no state is decoded.
+LATENT_ITERATIONS = 10
 #: Bytes of decoder activations that are kept for gradients at a time.
 _BUDGET = 4 * 2**30
 
@@ -169,24 +171,24 @@ class LatentPosterior:
     @cached_property
     def variance(self) -> np.ndarray:
         """Error variances, with what the autoencoder loses, shape (n,)."""
-        lost = self._scaled(self.model.normalisation.reconstruction)
+        lost = self._scaled("reconstruction")
         variance: np.ndarray = self.operator.error_std**2 + lost**2
         if self.estimate is None:
             return variance
         known = self.estimate.latents.shape[-2] * self.estimate.latents.shape[-1]
         return np.concatenate([variance, np.full(known, self.estimate.variance)])
 
-    def _scaled(self, channel_std: np.ndarray) -> np.ndarray:
-        """Carry a standard deviation by channel to the observations, shape (n_used,)."""
+    def _scaled(self, name: str) -> np.ndarray:
+        """Carry a standard deviation of states to the observations, shape (n_used,)."""
         rows = self.operator.rows
-        points = rows.shape[2] * rows.shape[3]
-        channel = (rows.indices % rows.state_size) // points
+        points = rows.indices % rows.state_size
+        std = self.model.at_points(name, points)
         row = np.repeat(np.arange(rows.n_rows), rows.counts)
-        at_rows = np.bincount(row, np.abs(rows.data) * channel_std[channel], minlength=rows.n_rows)
+        at_rows = np.bincount(row, np.abs(rows.data) * std, minlength=rows.n_rows)
         if all(function is None for function in self.operator.functions):
             return at_rows
         # Pointwise functions: to first order, at the mean of what they see.
-        mean = self.model.normalisation.mean[channel]
+        mean = self.model.at_points("mean", points)
         at = torch.as_tensor(np.bincount(row, rows.data * mean, minlength=rows.n_rows))
         jacobian = torch.func.jacrev(self.operator.from_rows)(at)
         scaled: np.ndarray = (jacobian.abs() @ torch.as_tensor(at_rows)).numpy()
@@ -269,6 +271,8 @@ class LatentPosterior:
             guide = self._of_blankets(cut, method, guidance)
             return sampler(BlanketwiseDenoiser(self.model.denoiser, dates, cut, guide))
         values, variance, scale = self.values, self.variance, self._climatological
+        if not self.operator.n_used and guidance.iterations is None:
+            guidance = replace(guidance, iterations=LATENT_ITERATIONS)
         parts = (self._tensor(values), self.observe, self._tensor(variance), self._tensor(scale))
         return sampler(_guided(prior, *parts, method, guidance))
 
@@ -320,7 +324,7 @@ class LatentPosterior:
     @cached_property
     def _climatological(self) -> np.ndarray:
         """Climatological standard deviation of each observation, 1 of latents, shape (n,)."""
-        own = self._scaled(self.model.normalisation.std)
+        own = self._scaled("std")
         known = 0 if self.estimate is None else self.estimate.latents.shape[-2]
         return np.concatenate([own, np.ones(known * self.model.latent_size)])
 

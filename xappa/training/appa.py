@@ -1,0 +1,419 @@
+r"""Training of a latent diffusion prior, in two stages, from a Dataset that fits into memory.
+
+1. The autoencoder: mean squared error of standardised states, weighted by area, with noise added to
+   the latents so that the decoder is smooth.
+2. The denoiser of blankets of latents: denoising score matching with the loss weight
+   :math:`1 / \sigma_t^2 + 1` (Andry et al. 2025, arXiv:2504.18720), at times drawn uniformly on the
+   noise schedule, with latents that the noise of stage 1 is added to. An exponential moving average
+   of the weights is what is kept.
+
+The last part of the data is set aside: from it the reconstruction error is estimated, which belongs
+to the error of observations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from xappa.bridge import Layout, StateSpec, describe, pack
+from xappa.cf import from_seconds
+from xappa.diffusion.blankets import BlanketDenoiser
+from xappa.diffusion.noise import generator
+from xappa.diffusion.schedules import schedule_of
+from xappa.errors import ArgumentError, DataError, GuessWarning, warn
+from xappa.models.appa.model import AppaModel, Normalisation, date_features
+from xappa.models.catalogue import remember
+from xappa.models.eof import segments
+from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
+from xappa.nn.transformer import LatentTransformer, TransformerConfig
+from xappa.options import get_option
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["AppaTraining", "train"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_YEAR = 360 * 86400.0
+
+
+@dataclass(frozen=True)
+class AppaTraining:
+    """Sizes of a latent diffusion prior, and how long it is trained.
+
+    Parameters
+    ----------
+    hid_channels, hid_blocks
+        Channels and residual blocks of each stage of the autoencoder, the finest first; each stage
+        after the first halves the resolution.
+    lat_channels
+        Channels of a latent.
+    latent_noise
+        Standard deviation of the noise on latents in training.
+    blanket
+        States K of a blanket.
+    channels, blocks, heads
+        Of the transformer.
+    patch_size
+        States, rows and columns of latents in a token.
+    schedule
+        Noise schedule, its least and its largest level.
+    autoencoder_steps, denoiser_steps
+        Gradient steps of each stage.
+    batch
+        States, or blankets, in a step.
+    learning_rate
+        Of AdamW, at the end of a short warm-up; it falls to zero along a cosine.
+    held_out
+        Share of the data, its end, that is set aside.
+    """
+
+    hid_channels: tuple[int, ...] = (32, 64, 96, 96)
+    hid_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    lat_channels: int = 8
+    latent_noise: float = 0.05
+    blanket: int = 8
+    channels: int = 128
+    blocks: int = 4
+    heads: int = 4
+    patch_size: tuple[int, int, int] = (2, 1, 1)
+    schedule: tuple[str, float, float] = ("rectified", 1e-3, 1e3)
+    autoencoder_steps: int = 800
+    denoiser_steps: int = 1500
+    batch: int = 16
+    learning_rate: float = 1e-3
+    held_out: float = 0.1
+
+
+def train(
+    ds: xr.Dataset,
+    config: AppaTraining | None = None,
+    *,
+    variables: list[str] | None = None,
+    seed: int = 0,
+    name: str = "appa",
+    progress: bool | None = None,
+) -> AppaModel:
+    """Train a latent diffusion prior on a Dataset.
+
+    Parameters
+    ----------
+    ds
+        Training data: complete states, at regular times but for gaps; they are held in memory.
+    config
+        Sizes and steps; by default small ones, for minutes on two cores.
+    variables
+        Names of the variables to use; all gridded ones by default.
+    seed
+        Of the first weights, the batches and the noise.
+    name
+        The model's name.
+    progress
+        Whether progress bars are shown; None follows ``xappa.set_options(progress=...)``.
+
+    Returns
+    -------
+    AppaModel
+        A bundle: it can be saved, opened, printed and used like any other.
+
+    Raises
+    ------
+    DataError
+        If values are missing at some times but not at others, or too few states follow each other.
+    CoordinateError, UnitsError
+        If the Dataset's metadata cannot be understood.
+
+    References
+    ----------
+    Andry et al. (2025), arXiv:2504.18720.
+    """
+    config = config or AppaTraining()
+    spec, axes = describe(ds, variables=variables)
+    for guess in axes.guesses:
+        warn(guess, GuessWarning)
+    data = _Data.read(ds, spec, config)
+    device = torch.device(_device())
+    bar = _bars(progress)
+    torch_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        encoder = _autoencoder(data, config)
+        network = LatentTransformer(_transformer(encoder.config, config))
+    finally:
+        torch.random.set_rng_state(torch_state)
+    autoencoder = _fit_autoencoder(encoder.to(device), data, config, seed, bar)
+    latents, mean, std = _latents(autoencoder, data, config)
+    schedule, parts = config.schedule, ("year", "day") if data.span >= _YEAR else ("day",)
+    dates = torch.as_tensor(date_features(data.seconds, spec.calendar, parts)).float().to(device)
+    denoiser = _fit_denoiser(network.to(device), latents, dates, data, config, seed, bar)
+    lost = _reconstruction(autoencoder, data)
+    model = AppaModel(
+        spec,
+        autoencoder.cpu(),
+        denoiser.cpu(),
+        schedule,
+        Normalisation(data.mean, data.std, mean, std, lost * data.std, data.missing),
+        parts,
+        name=name,
+        provenance={
+            "method": "xappa.train",
+            "states": int(data.states.shape[0] * data.states.shape[1]),
+            "period": [str(t)[:16] for t in from_seconds(data.seconds[[0, -1]], spec.calendar)],
+            "seed": seed,
+            **asdict(config),
+        },
+    )
+    return remember(model)  # type: ignore[return-value]
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Standardised states (B, T, C, H, W), float32, and what standardised them."""
+
+    states: Tensor
+    seconds: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    missing: Any
+    spec: StateSpec
+    kept: int
+    runs: list[slice]
+
+    @property
+    def span(self) -> float:
+        return float(self.seconds[-1] - self.seconds[0])
+
+    @classmethod
+    def read(cls, ds: xr.Dataset, spec: StateSpec, config: AppaTraining) -> _Data:
+        layout = Layout.of(ds, spec, gaps=True)
+        if layout.times is None or spec.time_step is None:
+            raise DataError(
+                "a prior of trajectories needs states at regular times",
+                where="xappa.train",
+                expected="a time axis",
+                remedy="train on a series of states",
+            )
+        packed = pack(ds, spec, layout)
+        if "member" not in packed.dims:
+            packed = packed.expand_dims("member")
+        states = packed.transpose("member", "time", ...).values.astype(np.float64)
+        present = np.isfinite(states)
+        ever, always = present.any(axis=(0, 1)), present.all(axis=(0, 1))
+        if (ever & ~always).any():
+            raise DataError(
+                "values are missing at some times but not at others",
+                where="xappa.train",
+                expected="points that are always present, or never",
+                got=f"{int((ever & ~always).sum())} points that are missing at some times",
+                remedy="interpolate (ds.interpolate_na), or leave the variable out",
+            )
+        kept = round(len(layout.times) * (1 - config.held_out))
+        runs = segments(layout.times[:kept], spec.time_step)
+        if not any(run.stop - run.start >= config.blanket for run in runs):
+            raise DataError(
+                "too few states follow each other",
+                where="xappa.train",
+                expected=f"runs of {config.blanket} states or more",
+                got=f"{max((r.stop - r.start for r in runs), default=0)}",
+                remedy="train on a longer series, or with a shorter blanket",
+            )
+        with np.errstate(invalid="ignore"):
+            mean = np.where(always, states[:, :kept].mean(axis=(0, 1)), 0.0)
+            variance = np.where(always, states[:, :kept].var(axis=(0, 1)), 0.0)
+        # One deviation for a channel keeps its pattern; points by themselves would all weigh alike.
+        area = spec.grid.area_weights() * always
+        std = np.sqrt((variance * area).sum((1, 2)) / np.maximum(area.sum((1, 2)), 1e-300))
+        std = np.where(std > 0, std, 1.0)[:, None, None]
+        scaled = np.where(always, (states - mean) / std, 0.0)
+        missing = None if always.all() else ~always
+        tensor = torch.as_tensor(scaled, dtype=torch.float32)
+        return cls(tensor, layout.times, mean, std, missing, spec, kept, runs)
+
+    def starts(self, length: int) -> np.ndarray:
+        """First states of all runs of a length within the training part."""
+        parts = [np.arange(run.start, run.stop - length + 1) for run in self.runs]
+        return np.concatenate(parts)
+
+
+def _device() -> str:
+    device = str(get_option("device"))
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _bars(progress: bool | None) -> Callable[[int, str], Any]:
+    show = get_option("progress") if progress is None else progress
+
+    def bar(steps: int, what: str) -> Any:
+        from tqdm.auto import tqdm
+
+        return tqdm(range(steps), desc=what, disable=not show, leave=False)
+
+    return bar
+
+
+# Stages -------------------------------------------------------------------------------------------
+
+
+def _autoencoder(data: _Data, config: AppaTraining) -> ConvAutoencoder:
+    rows, columns = data.spec.grid.shape
+    factor = 2 ** (len(config.hid_channels) - 1)
+    periodic = "periodic" if columns % factor == 0 else "periodic-input"
+    return ConvAutoencoder(
+        AutoencoderConfig(
+            (rows, columns),
+            data.spec.n_channels,
+            config.lat_channels,
+            config.hid_channels,
+            config.hid_blocks,
+            boundary=periodic if data.spec.grid.is_periodic else "edge",
+            latent_noise=config.latent_noise,
+        )
+    )
+
+
+def _transformer(encoder: AutoencoderConfig, config: AppaTraining) -> TransformerConfig:
+    return TransformerConfig(
+        encoder.latent_shape,
+        config.blanket,
+        config.channels,
+        config.blocks,
+        config.heads,
+        mod_features=config.channels // 2,
+        patch_size=config.patch_size,
+        window_wraps=(False, False, encoder.boundary != "edge"),
+    )
+
+
+def _fit(
+    module: Network,
+    loss: Callable[[], Tensor],
+    steps: int,
+    config: AppaTraining,
+    bar: Any,
+    what: str,
+) -> Network:
+    """Minimise a loss that draws its own batches; return the averaged network."""
+    if steps < 1:
+        raise ArgumentError(
+            "training takes at least one step",
+            where=f"{what}_steps",
+            expected="1 or more",
+            got=steps,
+        )
+    optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
+    warmup = max(1, steps // 20)
+
+    def rate(step: int) -> float:
+        return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    decay = 1 - 1 / max(10, steps // 20)
+    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    module.train()
+    pbar = bar(steps, what)
+    for _ in pbar:
+        value = loss()
+        optimiser.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        average.update_parameters(module)
+        pbar.set_postfix(loss=f"{float(value.detach()):.3g}")
+    averaged: Network = average.module.eval()
+    return averaged
+
+
+def _fit_autoencoder(
+    module: ConvAutoencoder, data: _Data, config: AppaTraining, seed: int, bar: Any
+) -> ConvAutoencoder:
+    device = next(module.parameters()).device
+    area = torch.as_tensor(data.spec.grid.area_weights(), dtype=torch.float32, device=device)
+    area = area / area.mean()
+    flat = data.states[:, : data.kept].flatten(0, 1)
+    rng = generator(seed, "train autoencoder")
+
+    def loss() -> Tensor:
+        x = flat[torch.as_tensor(rng.integers(len(flat), size=config.batch))].to(device)
+        z = module.encode(x)
+        noise = torch.as_tensor(rng.standard_normal(z.shape), dtype=z.dtype, device=device)
+        out = module.decode(z + config.latent_noise * noise)
+        return ((out - x).square() * area).mean()
+
+    return _fit(module, loss, config.autoencoder_steps, config, bar, "autoencoder")
+
+
+@torch.no_grad()
+def _latents(
+    module: ConvAutoencoder, data: _Data, config: AppaTraining
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Return standardised latents (B, T, h w c) and their means and standard deviations (c)."""
+    device = next(module.parameters()).device
+    parts = [
+        module.encode(part.to(device)).movedim(1, -1)
+        for part in data.states[:, : data.kept].flatten(0, 1).split(64)
+    ]
+    z = torch.cat(parts)
+    mean = z.mean((0, 1, 2))
+    std = (z.var((0, 1, 2)) + config.latent_noise**2).sqrt()
+    latents = ((z - mean) / std).flatten(1).unflatten(0, (data.states.shape[0], -1))
+    return latents, mean.double().cpu().numpy(), std.double().cpu().numpy()
+
+
+def _fit_denoiser(
+    module: LatentTransformer,
+    latents: Tensor,
+    dates: Tensor,
+    data: _Data,
+    config: AppaTraining,
+    seed: int,
+    bar: Any,
+) -> LatentTransformer:
+    device = next(module.parameters()).device
+    schedule = schedule_of(*config.schedule)
+    starts = data.starts(config.blanket)
+    rng = generator(seed, "train denoiser")
+    denoiser = BlanketDenoiser(module, schedule)
+
+    def loss() -> Tensor:
+        member = torch.as_tensor(rng.integers(latents.shape[0], size=config.batch))
+        first = starts[rng.integers(len(starts), size=config.batch)]
+        index = torch.as_tensor(first[:, None] + np.arange(config.blanket))
+        x = latents[member[:, None].to(device), index.to(device)]
+        _, sigma = schedule(torch.as_tensor(rng.uniform(size=config.batch)))
+        noise = torch.as_tensor(rng.standard_normal(x.shape), dtype=x.dtype, device=device)
+        levels = sigma.to(x)
+        out = denoiser.at(x + levels[:, None, None] * noise, levels, dates[index.to(device)])
+        error = (out - x).square().mean((1, 2))
+        return (error * (1 / levels**2 + 1)).mean()
+
+    return _fit(module, loss, config.denoiser_steps, config, bar, "denoiser")
+
+
+@torch.no_grad()
+def _reconstruction(module: ConvAutoencoder, data: _Data) -> np.ndarray:
+    """Return the standard deviation of the reconstruction error by channel, standardised."""
+    device = next(module.parameters()).device
+    held = data.states[:, data.kept :].flatten(0, 1)
+    held = held if len(held) else data.states.flatten(0, 1)
+    area = torch.as_tensor(data.spec.grid.area_weights(), dtype=torch.float32)
+    total = torch.zeros(data.spec.n_channels)
+    for part in held.split(64):
+        error = (module.decode(module.encode(part.to(device))).cpu() - part).square()
+        total += (error * area).sum((0, 2, 3)) / area.sum()
+    std: np.ndarray = (total / len(held)).sqrt().double().numpy()
+    return std[:, None, None]
