@@ -35,8 +35,9 @@ class Guidance:
     whiten
         Whether the solve is scaled by the errors of the observations.
     scope
-        With a learned prior: whether the whole ``"trajectory"`` is guided after its blankets are
-        stitched, or each ``"blanket"`` by itself before.
+        With a learned prior: whether each ``"blanket"`` is guided by itself before they are
+        stitched, or the whole ``"trajectory"`` after, which decodes each state once instead of
+        once for each blanket, and is less accurate where states correlate beyond a blanket.
     square_root
         For ``exact``: whether to draw by the exact square root instead of perturbed observations.
 
@@ -53,7 +54,7 @@ class Guidance:
     zeta: float = 1.0
     covariance: str = "tweedie"
     whiten: bool = True
-    scope: str = "trajectory"
+    scope: str = "blanket"
     square_root: bool = False
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -334,8 +334,7 @@ def _fit(
         schedule.step()
         average.update_parameters(module)
         pbar.set_postfix(loss=f"{float(value.detach()):.3g}")
-    averaged: Network = average.module.eval()
-    return averaged
+    return cast(Network, average.module.eval())
 
 
 def _fit_autoencoder(
@@ -399,7 +398,8 @@ def _fit_denoiser(
         levels = sigma.to(x)
         out = denoiser.at(x + levels[:, None, None] * noise, levels, dates[index.to(device)])
         error = (out - x).square().mean((1, 2))
-        return (error * (1 / levels**2 + 1)).mean()
+        weighted: Tensor = error * (1 / levels**2 + 1)
+        return weighted.mean()
 
     return _fit(module, loss, config.denoiser_steps, config, bar, "denoiser")
 

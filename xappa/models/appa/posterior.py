@@ -267,12 +267,12 @@ class LatentPosterior:
                 silent=True,
                 dtype=torch.float64,
             )
+        if not self.operator.n_used and guidance.iterations is None:
+            guidance = replace(guidance, iterations=LATENT_ITERATIONS)
         if guidance.scope == "blanket":
             guide = self._of_blankets(cut, method, guidance)
             return sampler(BlanketwiseDenoiser(self.model.denoiser, dates, cut, guide))
         values, variance, scale = self.values, self.variance, self._climatological
-        if not self.operator.n_used and guidance.iterations is None:
-            guidance = replace(guidance, iterations=LATENT_ITERATIONS)
         parts = (self._tensor(values), self.observe, self._tensor(variance), self._tensor(scale))
         return sampler(_guided(prior, *parts, method, guidance))
 
