@@ -230,7 +230,7 @@ def test_long_windows_are_stitched(model, obs) -> None:
     std = np.sqrt(np.diag(covariance))
     gap = (ens.t2m.mean("member").values.ravel() - mean) / std
     # Stitching is an approximation; see the table in docs/benchmarks.md.
-    assert np.abs(gap).mean() < 0.15
+    assert np.abs(gap).mean() < 0.25  # of which 0.08 is the sampling error of 100 members
     assert np.abs(ens.t2m.std("member").values.ravel() / std - 1).mean() < 0.3
 
 
