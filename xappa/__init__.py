@@ -26,10 +26,13 @@ _LAZY = {
     "show_versions": "xappa.versions",
     "Sampler": "xappa.diffusion.sampling",
     "Guidance": "xappa.models.settings",
+    "AppaTraining": "xappa.training",
+    "train": "xappa.training",
 }
 _MODULES = ("observe", "plot", "testing", "tutorial", "verify")
 
 __all__ = [
+    "AppaTraining",
     "Guidance",
     "Sampler",
     "__version__",
@@ -39,6 +42,7 @@ __all__ = [
     "register_operator",
     "set_options",
     "show_versions",
+    "train",
     *_MODULES,
 ]
 
