@@ -1,0 +1,113 @@
+"""Training of latent diffusion priors, with sizes and steps that seconds allow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import xappa
+from xappa.errors import ArgumentError, DataError
+
+TINY = xappa.AppaTraining(
+    hid_channels=(8, 12),
+    hid_blocks=(1, 1),
+    lat_channels=2,
+    blanket=4,
+    channels=16,
+    blocks=1,
+    heads=2,
+    autoencoder_steps=120,
+    denoiser_steps=60,
+    batch=8,
+)
+
+
+@pytest.fixture(scope="module")
+def weather() -> xr.Dataset:
+    return xappa.testing.weather(times=80)
+
+
+@pytest.fixture(scope="module")
+def model(weather):
+    return xappa.train(weather, TINY, seed=1, progress=False)
+
+
+def test_a_trained_model_is_a_bundle_like_any_other(model, weather, tmp_path) -> None:
+    assert model.blanket == 4
+    assert model.provenance["states"] == 80
+    kept = xappa.open_model(model.save(tmp_path / "tiny"))
+    assert kept.hash == model.hash
+    assert "denoiser" in repr(kept)
+    assert list(kept.statistics.data_vars)
+
+
+def test_the_autoencoder_learns(model, weather) -> None:
+    held_out = weather.isel(time=slice(72, None))
+    back = held_out.appa.encode(model).appa.decode(model)
+    error = float(np.sqrt(((back.t2m - held_out.t2m) ** 2).mean()))
+    variation = float(np.sqrt(((held_out.t2m - model.normalisation.mean[0]) ** 2).mean()))
+    assert error < 0.7 * variation
+    # The error that the bundle keeps is the one on what was held out.
+    area = model.spec.grid.area_weights()
+    own = np.sqrt((((back.t2m - held_out.t2m) ** 2).mean("time") * area).sum() / area.sum())
+    np.testing.assert_allclose(model.normalisation.reconstruction.item(), own, rtol=1e-3)
+
+
+def test_latents_are_standardised(model, weather) -> None:
+    z = weather.isel(time=slice(72)).appa.encode(model).latent.values.reshape(-1, 2)
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-5)
+    # With the variance of the noise that training added, it is 1.
+    noise = TINY.latent_noise / model.normalisation.latent_std
+    np.testing.assert_allclose(z.var(0) + noise**2, 1, atol=0.01)
+
+
+def test_training_is_reproducible(model, weather) -> None:
+    again, other = (xappa.train(weather, TINY, seed=k, progress=False) for k in (1, 2))
+    z, same, different = (weather.appa.encode(m).latent for m in (model, again, other))
+    # Threads may add in another order; what they add is the same.
+    np.testing.assert_allclose(same, z, atol=1e-3)
+    assert np.abs(different - z).max() > 0.1
+
+
+def test_observations_draw_the_analysis(model, weather) -> None:
+    day = weather.isel(time=slice(72, 76))
+    network = xappa.observe.random_stations(day, 12, variable="t2m", error=0.3, seed=0)
+    obs = day.appa.observe(network, seed=0)
+    sampler = xappa.Sampler("ddim", 16)
+    ens = day.appa.assimilate(obs, model, members=4, seed=0, sampler=sampler, progress=False)
+    with pytest.warns(xappa.errors.NoObservationsWarning):
+        prior = day.appa.assimilate([], model, members=4, seed=0, sampler=sampler, progress=False)
+    assert float(xappa.verify.rmse(ens.t2m, day.t2m)) < 0.8 * float(
+        xappa.verify.rmse(prior.t2m, day.t2m)
+    )
+    assert ens.attrs["xappa_model"] == model.label
+
+
+def test_land_stays_land(weather) -> None:
+    land = weather.where(weather.longitude > weather.longitude[2])
+    land.t2m.attrs = weather.t2m.attrs
+    few = replace(TINY, autoencoder_steps=2, denoiser_steps=2)
+    model = xappa.train(land, few, progress=False)
+    back = land.appa.encode(model).appa.decode(model)
+    assert (back.t2m.isnull() == land.t2m.isnull()).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (lambda ds: ds.where(ds.time != ds.time[3]), DataError, "missing at some times"),
+        (lambda ds: ds.isel(time=[0, 1, 2, 5, 6, 7, 10]), DataError, "too few states follow"),
+        (lambda ds: ds.isel(time=0, drop=True), DataError, "states at regular times"),
+    ],
+)
+def test_data_that_no_prior_can_be_trained_on(weather, change, error, match) -> None:
+    with pytest.raises(error, match=match):
+        xappa.train(change(weather), TINY, progress=False)
+
+
+def test_training_takes_steps(weather) -> None:
+    with pytest.raises(ArgumentError, match="at least one step"):
+        xappa.train(weather, replace(TINY, autoencoder_steps=0), progress=False)
