@@ -15,7 +15,8 @@ import xappa
 from xappa.errors import BundleError, GuessWarning
 from xappa.models.appa.checkpoint import state_dicts
 from xappa.models.appa.era5 import ERA5_STATE, era5_spec, plain_spec
-from xappa.models.appa.model import AppaModel, Normalisation
+from xappa.models.appa.model import AppaModel
+from xappa.models.appa.normalisation import Normalisation
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
 

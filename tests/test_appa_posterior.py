@@ -23,7 +23,8 @@ from xappa.diffusion.guidance import MMPSDenoiser
 from xappa.diffusion.schedules import schedule_of
 from xappa.errors import ArgumentError, BackgroundError
 from xappa.grid import Grid
-from xappa.models.appa.model import AppaModel, Normalisation
+from xappa.models.appa.model import AppaModel
+from xappa.models.appa.normalisation import Normalisation
 from xappa.models.appa.posterior import DiagonalNoise
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import TransformerConfig

@@ -29,7 +29,8 @@ from xappa.diffusion.sampling import LangevinSampler
 from xappa.diffusion.schedules import schedule_of
 from xappa.diffusion.scoped import BlanketwiseDenoiser, FixedDates
 from xappa.models.appa.checkpoint import state_dicts
-from xappa.models.appa.model import AppaModel, date_features
+from xappa.models.appa.model import AppaModel
+from xappa.models.appa.normalisation import date_features
 from xappa.nn.autoencoder import SATURATIONS
 from xappa.nn.transformer import LatentTransformer
 

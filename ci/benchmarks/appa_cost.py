@@ -24,7 +24,8 @@ from markdown import markdown
 
 import xappa
 from xappa.models.appa.era5 import plain_spec
-from xappa.models.appa.model import AppaModel, Normalisation
+from xappa.models.appa.model import AppaModel
+from xappa.models.appa.normalisation import Normalisation
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
 

@@ -23,18 +23,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from xappa.bridge import Layout, StateSpec, describe, pack
+from xappa.bridge import describe
 from xappa.cf import from_seconds
 from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.noise import generator
 from xappa.diffusion.schedules import schedule_of
-from xappa.errors import ArgumentError, DataError, GuessWarning, warn
-from xappa.models.appa.model import AppaModel, Normalisation, date_features
+from xappa.errors import ArgumentError, GuessWarning, warn
+from xappa.models.appa.model import AppaModel
+from xappa.models.appa.normalisation import Normalisation, date_features
 from xappa.models.catalogue import remember
-from xappa.models.eof import segments
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
 from xappa.options import get_option
+from xappa.training.data import TrainingData
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -140,7 +141,7 @@ def train(
     spec, axes = describe(ds, variables=variables)
     for guess in axes.guesses:
         warn(guess, GuessWarning)
-    data = _Data.read(ds, spec, config)
+    data = TrainingData.read(ds, spec, config.held_out, config.blanket)
     device = torch.device(_device())
     bar = _bars(progress)
     torch_state = torch.random.get_rng_state()
@@ -175,78 +176,6 @@ def train(
     return remember(model)  # type: ignore[return-value]
 
 
-# Data ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """Standardised states (B, T, C, H, W), float32, and what standardised them."""
-
-    states: Tensor
-    seconds: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    missing: Any
-    spec: StateSpec
-    kept: int
-    runs: list[slice]
-
-    @property
-    def span(self) -> float:
-        return float(self.seconds[-1] - self.seconds[0])
-
-    @classmethod
-    def read(cls, ds: xr.Dataset, spec: StateSpec, config: AppaTraining) -> _Data:
-        layout = Layout.of(ds, spec, gaps=True)
-        if layout.times is None or spec.time_step is None:
-            raise DataError(
-                "a prior of trajectories needs states at regular times",
-                where="xappa.train",
-                expected="a time axis",
-                remedy="train on a series of states",
-            )
-        packed = pack(ds, spec, layout)
-        if "member" not in packed.dims:
-            packed = packed.expand_dims("member")
-        states = packed.transpose("member", "time", ...).values.astype(np.float64)
-        present = np.isfinite(states)
-        ever, always = present.any(axis=(0, 1)), present.all(axis=(0, 1))
-        if (ever & ~always).any():
-            raise DataError(
-                "values are missing at some times but not at others",
-                where="xappa.train",
-                expected="points that are always present, or never",
-                got=f"{int((ever & ~always).sum())} points that are missing at some times",
-                remedy="interpolate (ds.interpolate_na), or leave the variable out",
-            )
-        kept = round(len(layout.times) * (1 - config.held_out))
-        runs = segments(layout.times[:kept], spec.time_step)
-        if not any(run.stop - run.start >= config.blanket for run in runs):
-            raise DataError(
-                "too few states follow each other",
-                where="xappa.train",
-                expected=f"runs of {config.blanket} states or more",
-                got=f"{max((r.stop - r.start for r in runs), default=0)}",
-                remedy="train on a longer series, or with a shorter blanket",
-            )
-        with np.errstate(invalid="ignore"):
-            mean = np.where(always, states[:, :kept].mean(axis=(0, 1)), 0.0)
-            variance = np.where(always, states[:, :kept].var(axis=(0, 1)), 0.0)
-        # One deviation for a channel keeps its pattern; points by themselves would all weigh alike.
-        area = spec.grid.area_weights() * always
-        std = np.sqrt((variance * area).sum((1, 2)) / np.maximum(area.sum((1, 2)), 1e-300))
-        std = np.where(std > 0, std, 1.0)[:, None, None]
-        scaled = np.where(always, (states - mean) / std, 0.0)
-        missing = None if always.all() else ~always
-        tensor = torch.as_tensor(scaled, dtype=torch.float32)
-        return cls(tensor, layout.times, mean, std, missing, spec, kept, runs)
-
-    def starts(self, length: int) -> np.ndarray:
-        """First states of all runs of a length within the training part."""
-        parts = [np.arange(run.start, run.stop - length + 1) for run in self.runs]
-        return np.concatenate(parts)
-
-
 def _device() -> str:
     device = str(get_option("device"))
     if device != "auto":
@@ -268,7 +197,7 @@ def _bars(progress: bool | None) -> Callable[[int, str], Any]:
 # Stages -------------------------------------------------------------------------------------------
 
 
-def _autoencoder(data: _Data, config: AppaTraining) -> ConvAutoencoder:
+def _autoencoder(data: TrainingData, config: AppaTraining) -> ConvAutoencoder:
     rows, columns = data.spec.grid.shape
     factor = 2 ** (len(config.hid_channels) - 1)
     periodic = "periodic" if columns % factor == 0 else "periodic-input"
@@ -338,7 +267,7 @@ def _fit(
 
 
 def _fit_autoencoder(
-    module: ConvAutoencoder, data: _Data, config: AppaTraining, seed: int, bar: Any
+    module: ConvAutoencoder, data: TrainingData, config: AppaTraining, seed: int, bar: Any
 ) -> ConvAutoencoder:
     device = next(module.parameters()).device
     area = torch.as_tensor(data.spec.grid.area_weights(), dtype=torch.float32, device=device)
@@ -358,7 +287,7 @@ def _fit_autoencoder(
 
 @torch.no_grad()
 def _latents(
-    module: ConvAutoencoder, data: _Data, config: AppaTraining
+    module: ConvAutoencoder, data: TrainingData, config: AppaTraining
 ) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """Return standardised latents (B, T, h w c) and their means and standard deviations (c)."""
     device = next(module.parameters()).device
@@ -377,7 +306,7 @@ def _fit_denoiser(
     module: LatentTransformer,
     latents: Tensor,
     dates: Tensor,
-    data: _Data,
+    data: TrainingData,
     config: AppaTraining,
     seed: int,
     bar: Any,
@@ -405,7 +334,7 @@ def _fit_denoiser(
 
 
 @torch.no_grad()
-def _reconstruction(module: ConvAutoencoder, data: _Data) -> np.ndarray:
+def _reconstruction(module: ConvAutoencoder, data: TrainingData) -> np.ndarray:
     """Return the standard deviation of the reconstruction error by channel, standardised."""
     device = next(module.parameters()).device
     held = data.states[:, data.kept :].flatten(0, 1)

@@ -26,7 +26,8 @@ from torch import Tensor
 from xappa.errors import BundleError, GuessWarning, warn
 from xappa.models.appa.era5 import ERA5_STATE, era5_spec, plain_spec, read_statistics
 from xappa.models.appa.keys import autoencoder_keys, renamed, transformer_keys
-from xappa.models.appa.model import AppaModel, Normalisation, loaded
+from xappa.models.appa.model import AppaModel, loaded
+from xappa.models.appa.normalisation import Normalisation
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
 
