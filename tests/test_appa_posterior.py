@@ -277,14 +277,27 @@ def test_forecasts_decay_to_the_climatology(model, window) -> None:
     climate = 2 * np.sqrt(np.diag((model.matrix @ model.matrix.mT).numpy())).mean()
     spread = fc.t2m.std("member").mean(["latitude", "longitude"]).values / climate
     np.testing.assert_allclose(spread, np.sqrt(1 - RHO ** (2 * leads)), atol=0.06)
-    once = start.appa.forecast(
-        model, lead="3h", members=2, seed=0, preds_per_step=3, progress=False
-    )
-    assert once.sizes["time"] == 3
     with pytest.raises(ArgumentError, match="preds_per_step is no positive integer"):
         start.appa.forecast(model, lead="3h", preds_per_step=0)
     with pytest.raises(xappa.errors.TimeStepError, match="not a positive multiple"):
         start.appa.forecast(model, lead="90min")
+
+
+def test_forecasts_all_at_once_want_corrections(model, window) -> None:
+    """Across blankets what is known spreads from step to step, and faster with Langevin moves."""
+    start = window.assign(t2m=window.t2m.fillna(284.0))
+    means = []
+    for sampler in (None, xappa.Sampler("langevin", 64, {"corrections": 4, "delta": 0.2})):
+        fc = start.appa.forecast(
+            model, lead="6h", members=100, seed=0, preds_per_step=6, sampler=sampler, progress=False
+        )
+        assert fc.sizes["time"] == 6
+        means.append(fc.t2m.mean(["member", "latitude", "longitude"]).values - 280)
+    plain, corrected = means
+    truth = 4 * RHO ** np.arange(1, 7)
+    assert abs(plain[0] - truth[0]) < 0.6
+    assert (np.diff(corrected) < 0.1).all()
+    assert np.abs(corrected - truth).mean() < 0.75 * np.abs(plain - truth).mean()
 
 
 def test_what_a_learned_prior_cannot_do(model, window, obs) -> None:

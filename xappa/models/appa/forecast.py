@@ -61,7 +61,9 @@ def continued(
     known, times = past, seconds
     for first in range(0, len(ahead), at_once):
         new = ahead[first : first + at_once]
-        kept = max(1, min(len(times), model.blanket - len(new)))
+        # Half a blanket of the past, or more where the new states leave room for it.
+        wanted = max(model.blanket // 2, model.blanket - len(new))
+        kept = max(1, min(len(times), wanted))
         window = np.concatenate([times[-kept:], new])
         estimate = LatentEstimate(np.arange(kept), known[:, -kept:], _PAST)
         nothing = ObservationOperator.build([], model.spec, window)

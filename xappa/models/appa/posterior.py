@@ -292,7 +292,9 @@ class LatentPosterior:
             return torch.stack(full, dim=-2)
 
         # What fills up has neither a departure nor a derivative, and any variance.
-        y = pad([self._tensor(b.values) for b in blankets])
+        values = [self._tensor(b.values) for b in blankets]
+        batch = max((v.shape[:-1] for v in values), key=len)  # of members, where latents are known
+        y = pad([v.expand(*batch, v.shape[-1]) for v in values])
         variance = pad([self._tensor(b.variance) for b in blankets], 1.0)
         scale = pad([self._tensor(b._climatological) for b in blankets], 1.0)
 
