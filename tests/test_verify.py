@@ -9,7 +9,8 @@ from scipy import stats
 from xarray.tests import raise_if_dask_computes
 
 from xappa import errors, verify
-from xappa.verify.pairing import difference_units, pair
+from xappa.units import difference_units
+from xappa.verify.pairing import pair
 
 pytest.importorskip("scores", reason="the extra verify is not installed")
 

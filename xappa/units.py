@@ -26,7 +26,9 @@ __all__ = [
     "compatible",
     "convert",
     "dequantify",
+    "difference_units",
     "factor_offset",
+    "in_units_of",
     "is_quantified",
     "quantified_units",
     "quantities",
@@ -278,6 +280,43 @@ def same(a: str | None, b: str | None) -> bool:
         return factor_offset(a, b) == (1.0, 0.0)  # type: ignore[arg-type]
     except UnitsError:
         return False
+
+
+def difference_units(of: str | None) -> str | None:
+    """Units of a difference of two values: kelvin for temperatures on any scale of that step.
+
+    >>> difference_units("degC"), difference_units("m s-1"), difference_units(None)
+    ('K', 'm s-1', None)
+    """
+    if of is None:
+        return None
+    try:
+        factor, offset = factor_offset(of, "K")
+    except UnitsError:
+        return of
+    return "K" if factor == 1.0 and offset != 0.0 else of
+
+
+def in_units_of(reference: xr.DataArray, array: xr.DataArray, what: str) -> xr.DataArray:
+    """Convert an array to the units of another; unchanged if either has none.
+
+    Parameters
+    ----------
+    reference, array
+        Without pint.
+    what
+        What the array is converted for, said before its name in an error.
+
+    Raises
+    ------
+    UnitsError
+        If the units do not convert.
+    """
+    given, wanted = array.attrs.get("units"), reference.attrs.get("units")
+    if given is None or wanted is None or given == wanted:
+        return array
+    data = convert(array.data, given, wanted, where=f"{what} {array.name!r}")
+    return array.copy(data=data).assign_attrs(units=wanted)
 
 
 def _variables(obj: xr.Dataset | xr.DataArray) -> Mapping[Hashable, Any]:

@@ -6,6 +6,7 @@ precision misplaces every level.
 
 from __future__ import annotations
 
+import abc
 import math
 
 import torch
@@ -29,9 +30,9 @@ class _Levels(Schedule):
     def __init__(self, sigma_min: float = 1e-3, sigma_max: float = 1e3) -> None:
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
 
+    @abc.abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
         """Return the noise levels at times t, of any shape, float64."""
-        raise NotImplementedError
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the signal and noise scales at times t of any shape, float64."""

@@ -126,14 +126,9 @@ class GaussianPosterior:
 
     @cached_property
     def _row_climatology(self) -> np.ndarray:
-        size = self.operator.rows.state_size
-        matrix = self.rows.tocoo()
-        values = self.model.climatology.at_points(
-            self.seconds[matrix.col // size], matrix.col % size
-        )
-        out = np.zeros(matrix.shape[0])
-        np.add.at(out, matrix.row, matrix.data * values)
-        return out
+        rows = self.operator.rows
+        time, point = np.divmod(rows.indices, rows.state_size)
+        return rows.sums(rows.data * self.model.climatology.at_points(self.seconds[time], point))
 
     @cached_property
     def linear(self) -> scipy.sparse.csr_array:

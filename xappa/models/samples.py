@@ -14,7 +14,7 @@ from xappa.models.climatology import SeasonalTerms, regress
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Samples", "read_samples"]
+__all__ = ["Samples", "present_points", "read_samples"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,7 @@ def read_samples(ds: xr.Dataset, spec: StateSpec) -> Samples:
     data = packed.data.astype(np.float64)
     states = data.reshape(*data.shape[:2], -1)
     seconds = np.zeros(1) if layout.times is None else layout.times
-    mask, somewhere = _presence(states)
-    _check_missing(mask, somewhere, spec)
+    mask = present_points(states, spec, "xappa.fit_gaussian")
     if not isinstance(states, np.ndarray):
         states = states.rechunk({1: "auto", 2: -1})
     states = _fill(states)
@@ -103,22 +102,39 @@ def read_samples(ds: xr.Dataset, spec: StateSpec) -> Samples:
     return Samples(states, seconds, terms, coefficients, anomalies, freedom, mask, spec)
 
 
-def _presence(states: Any) -> tuple[np.ndarray, np.ndarray]:
-    """At which points values are always, and at which they are ever present."""
+def present_points(states: Any, spec: StateSpec, where: str) -> np.ndarray:
+    """Return at which points values are always present, shape (P,); elsewhere they never are.
+
+    Parameters
+    ----------
+    states
+        Training data, shape (B, T, P), numpy or dask.
+    spec
+        What the points are.
+    where
+        The function that was called, for the error.
+
+    Raises
+    ------
+    DataError
+        If values are missing at some times but not at others, or always and everywhere.
+    """
     present = np.isfinite(states)
     always, ever = present.all(axis=(0, 1)), present.any(axis=(0, 1))
     if not isinstance(states, np.ndarray):
         import dask
 
         always, ever = dask.compute(always, ever)
-    return always, ever
+    _check_missing(always, ever, spec, where)
+    mask: np.ndarray = always
+    return mask
 
 
-def _check_missing(always: np.ndarray, ever: np.ndarray, spec: StateSpec) -> None:
+def _check_missing(always: np.ndarray, ever: np.ndarray, spec: StateSpec, where: str) -> None:
     if not ever.any():
         raise DataError(
             "the training data are empty: every value is missing",
-            where="xappa.fit_gaussian",
+            where=where,
             expected="finite values",
         )
     if sometimes := int((ever & ~always).sum()):

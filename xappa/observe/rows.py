@@ -80,6 +80,11 @@ class Rows:
         """(n_rows,) number of entries of each row."""
         return np.diff(self.indptr)
 
+    def sums(self, entries: np.ndarray) -> np.ndarray:
+        """Sum values of the entries, shape (nnz,), over each row: (n_rows,) float64."""
+        row = np.repeat(np.arange(self.n_rows), self.counts)
+        return np.bincount(row, entries, minlength=self.n_rows)
+
     @functools.cached_property
     def _padded(self) -> tuple[np.ndarray, np.ndarray]:
         counts = self.counts

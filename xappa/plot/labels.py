@@ -9,13 +9,11 @@ import xarray as xr
 
 from xappa import units
 from xappa.cf import find_axes
-from xappa.errors import ArgumentError, UnitsError
+from xappa.errors import ArgumentError
 
 __all__ = [
     "PURPOSE",
     "degree",
-    "difference_units",
-    "in_units_of",
     "lies_on",
     "not_plotable",
     "one_array",
@@ -86,36 +84,6 @@ def not_plotable(array: xr.DataArray, expected: str, remedy: str) -> ArgumentErr
         got=f"dimensions {dict(array.sizes)}",
         remedy=remedy,
     )
-
-
-def in_units_of(reference: xr.DataArray, array: xr.DataArray, what: str) -> xr.DataArray:
-    """Convert an array to the units of another; unchanged if either has none.
-
-    Raises
-    ------
-    UnitsError
-        If the units do not convert.
-    """
-    given, wanted = array.attrs.get("units"), reference.attrs.get("units")
-    if given is None or wanted is None or given == wanted:
-        return array
-    data = units.convert(array.data, given, wanted, where=f"{what} {array.name!r}")
-    return array.copy(data=data).assign_attrs(units=wanted)
-
-
-def difference_units(of: str | None) -> str | None:
-    """Units of a difference of two values: kelvin for temperatures on any scale of that step.
-
-    >>> difference_units("degC"), difference_units("m s-1"), difference_units(None)
-    ('K', 'm s-1', None)
-    """
-    if of is None:
-        return None
-    try:
-        factor, offset = units.factor_offset(of, "K")
-    except UnitsError:
-        return of
-    return "K" if factor == 1.0 and offset != 0.0 else of
 
 
 def title(array: xr.DataArray) -> str:

@@ -16,8 +16,6 @@ from xappa.plot.coastlines import coastlines as coastlines_of
 from xappa.plot.coastlines import draw_coastlines
 from xappa.plot.labels import (
     PURPOSE,
-    difference_units,
-    in_units_of,
     lies_on,
     not_plotable,
     one_array,
@@ -26,6 +24,7 @@ from xappa.plot.labels import (
     when,
 )
 from xappa.plot.points import mark, station_points
+from xappa.units import difference_units, in_units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

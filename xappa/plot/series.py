@@ -13,7 +13,6 @@ from xappa.plot.axes import ACCENT, INK, LEGEND, new_axes, tidy
 from xappa.plot.labels import (
     PURPOSE,
     degree,
-    in_units_of,
     lies_on,
     not_plotable,
     one_array,
@@ -21,7 +20,7 @@ from xappa.plot.labels import (
     title,
     west_to_east,
 )
-from xappa.units import convert
+from xappa.units import convert, in_units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,13 +18,13 @@ from xappa.models.catalogue import remember, resolve
 from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
+from xappa.progress import progress_bar
 from xappa.tasks.arguments import check_sampling, seed_of
 from xappa.tasks.background import describe_error, relative_error
 from xappa.tasks.departures import warn_of_departures
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.posterior import Posterior, check_exact, posterior_of
-from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import Window, member_numbers
 
 __all__ = ["assimilate"]

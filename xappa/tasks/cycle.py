@@ -21,11 +21,11 @@ from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
+from xappa.progress import progress_bar
 from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
 from xappa.tasks.assimilate import Settings
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.posterior import check_exact
-from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import member_numbers
 
 __all__ = ["cycle"]
@@ -112,7 +112,7 @@ def cycle(
     layout = Layout.of(times, model.spec)
     warn_of_guesses(times, layout, model, specs)
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
-    if not any(_count_between(spec, layout.times) for spec in specs):
+    if not any(_count_between(spec, np.asarray(layout.times)) for spec in specs):
         warn(
             f"no observation can be used between {start} and {stop}: the analyses are the prior",
             NoObservationsWarning,
@@ -211,9 +211,8 @@ def filtered(
         done = end + 1
 
 
-def _count_between(spec: ObservationSpec, times: np.ndarray | None) -> int:
+def _count_between(spec: ObservationSpec, times: np.ndarray) -> int:
     """Count the usable observations between the first and the last of the times."""
-    assert times is not None  # the model has a time step
     inside = (spec.time >= times[0] - 0.5) & (spec.time <= times[-1] + 0.5)
     return int((inside & (spec.status == Status.USED)).sum())
 

@@ -28,13 +28,12 @@ def warn_of_departures(model: Model, operator: ObservationOperator, seconds: np.
     """
     if not operator.n_used:
         return
-    matrix = operator.rows.matrix().tocoo()
-    time, point = matrix.col // operator.rows.state_size, matrix.col % operator.rows.state_size
-    size = matrix.shape[0]
+    rows = operator.rows
+    time, point = np.divmod(rows.indices, rows.state_size)
     means, stds = model.expected(seconds[time], point)
-    mean = np.bincount(matrix.row, matrix.data * means, minlength=size)
+    mean = rows.sums(rows.data * means)
     # Fully correlated, as neighbouring points nearly are: an upper bound.
-    std = np.bincount(matrix.row, np.abs(matrix.data) * stds, minlength=size)
+    std = rows.sums(np.abs(rows.data) * stds)
     for block in operator.blocks:
         if block.function is not None:
             continue

@@ -24,10 +24,10 @@ from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import Guidance
 from xappa.options import get_option
+from xappa.progress import progress_bar
 from xappa.tasks.arguments import cannot, check_sampling, seed_of
 from xappa.tasks.labels import finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
-from xappa.tasks.progress import progress_bar
 from xappa.tasks.window import in_calendar, member_numbers
 
 __all__ = ["forecast"]
@@ -189,18 +189,19 @@ def _past(
         model.prior(n).covariance_times(torch.as_tensor(identity)).reshape(-1, n * size).numpy()
     )
     white = standard_normal(seed, "forecast start", members, seconds, size)
-    information: dict[bytes, np.ndarray] = {}
+    parts: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
     drawn = np.empty(white.shape)
     for i, own in enumerate(anomalies):
         precision, pull = prior.copy(), np.zeros((n, size))
         for t, anomaly in enumerate(own):
             present = np.isfinite(anomaly) & np.isfinite(model.residual)
-            weighted = model.autoencoder.weighted(present)
             key = present.tobytes()
-            if key not in information:
-                information[key] = weighted.T @ model.eofs[present]
+            if key not in parts:
+                weighted = model.autoencoder.weighted(present)
+                parts[key] = weighted, weighted.T @ model.eofs[present]
+            weighted, information = parts[key]
             here = slice(t * size, (t + 1) * size)
-            precision[here, here] += information[key]
+            precision[here, here] += information
             pull[t] = anomaly[present] @ weighted
         root = np.linalg.cholesky(precision)
         mean = np.linalg.solve(precision, pull.ravel())

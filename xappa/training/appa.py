@@ -35,6 +35,7 @@ from xappa.models.catalogue import remember
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
 from xappa.options import get_option
+from xappa.progress import progress_bar
 from xappa.training.data import TrainingData
 
 if TYPE_CHECKING:
@@ -143,25 +144,22 @@ def train(
         warn(guess, GuessWarning)
     data = TrainingData.read(ds, spec, config.held_out, config.blanket)
     device = torch.device(_device())
-    bar = _bars(progress)
-    torch_state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+    # Layers draw their first weights from torch's own generator, which is left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         encoder = _autoencoder(data, config)
         network = LatentTransformer(_transformer(encoder.config, config))
-    finally:
-        torch.random.set_rng_state(torch_state)
-    autoencoder = _fit_autoencoder(encoder.to(device), data, config, seed, bar)
+    autoencoder = _fit_autoencoder(encoder.to(device), data, config, seed, progress)
     latents, mean, std = _latents(autoencoder, data, config)
-    schedule, parts = config.schedule, ("year", "day") if data.span >= _YEAR else ("day",)
+    parts = ("year", "day") if data.span >= _YEAR else ("day",)
     dates = torch.as_tensor(date_features(data.seconds, spec.calendar, parts)).float().to(device)
-    denoiser = _fit_denoiser(network.to(device), latents, dates, data, config, seed, bar)
+    denoiser = _fit_denoiser(network.to(device), latents, dates, data, config, seed, progress)
     lost = _reconstruction(autoencoder, data)
     model = AppaModel(
         spec,
         autoencoder.cpu(),
         denoiser.cpu(),
-        schedule,
+        config.schedule,
         Normalisation(data.mean, data.std, mean, std, lost * data.std, data.missing),
         parts,
         name=name,
@@ -181,17 +179,6 @@ def _device() -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _bars(progress: bool | None) -> Callable[[int, str], Any]:
-    show = get_option("progress") if progress is None else progress
-
-    def bar(steps: int, what: str) -> Any:
-        from tqdm.auto import tqdm
-
-        return tqdm(range(steps), desc=what, disable=not show, leave=False)
-
-    return bar
 
 
 # Stages -------------------------------------------------------------------------------------------
@@ -232,7 +219,7 @@ def _fit(
     loss: Callable[[], Tensor],
     steps: int,
     config: AppaTraining,
-    bar: Any,
+    progress: bool | None,
     what: str,
 ) -> Network:
     """Minimise a loss that draws its own batches; return the averaged network."""
@@ -253,8 +240,9 @@ def _fit(
     decay = 1 - 1 / max(10, steps // 20)
     average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
     module.train()
-    pbar = bar(steps, what)
-    for _ in pbar:
+    bar = progress_bar(progress, what)
+    rounds: Any = range(steps) if bar is None else bar(range(steps))
+    for _ in rounds:
         value = loss()
         optimiser.zero_grad()
         value.backward()
@@ -262,12 +250,17 @@ def _fit(
         optimiser.step()
         schedule.step()
         average.update_parameters(module)
-        pbar.set_postfix(loss=f"{float(value.detach()):.3g}")
+        if bar is not None:
+            rounds.set_postfix(loss=f"{float(value.detach()):.3g}")
     return cast(Network, average.module.eval())
 
 
 def _fit_autoencoder(
-    module: ConvAutoencoder, data: TrainingData, config: AppaTraining, seed: int, bar: Any
+    module: ConvAutoencoder,
+    data: TrainingData,
+    config: AppaTraining,
+    seed: int,
+    progress: bool | None,
 ) -> ConvAutoencoder:
     device = next(module.parameters()).device
     area = torch.as_tensor(data.spec.grid.area_weights(), dtype=torch.float32, device=device)
@@ -282,7 +275,7 @@ def _fit_autoencoder(
         out = module.decode(z + config.latent_noise * noise)
         return ((out - x).square() * area).mean()
 
-    return _fit(module, loss, config.autoencoder_steps, config, bar, "autoencoder")
+    return _fit(module, loss, config.autoencoder_steps, config, progress, "autoencoder")
 
 
 @torch.no_grad()
@@ -309,7 +302,7 @@ def _fit_denoiser(
     data: TrainingData,
     config: AppaTraining,
     seed: int,
-    bar: Any,
+    progress: bool | None,
 ) -> LatentTransformer:
     device = next(module.parameters()).device
     schedule = schedule_of(*config.schedule)
@@ -330,7 +323,7 @@ def _fit_denoiser(
         weighted: Tensor = error * (1 / levels**2 + 1)
         return weighted.mean()
 
-    return _fit(module, loss, config.denoiser_steps, config, bar, "denoiser")
+    return _fit(module, loss, config.denoiser_steps, config, progress, "denoiser")
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor
 from xappa.bridge import Layout, StateSpec, pack
 from xappa.errors import DataError
 from xappa.models.eof import segments
+from xappa.models.samples import present_points
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -87,16 +88,8 @@ class TrainingData:
         if "member" not in packed.dims:
             packed = packed.expand_dims("member")
         states = packed.transpose("member", "time", ...).values.astype(np.float64)
-        present = np.isfinite(states)
-        ever, always = present.any(axis=(0, 1)), present.all(axis=(0, 1))
-        if (ever & ~always).any():
-            raise DataError(
-                "values are missing at some times but not at others",
-                where="xappa.train",
-                expected="points that are always present, or never",
-                got=f"{int((ever & ~always).sum())} points that are missing at some times",
-                remedy="interpolate (ds.interpolate_na), or leave the variable out",
-            )
+        flat = states.reshape(*states.shape[:2], -1)
+        always = present_points(flat, spec, "xappa.train").reshape(spec.shape)
         kept = round(len(layout.times) * (1 - held_out))
         runs = segments(layout.times[:kept], spec.time_step)
         if not any(run.stop - run.start >= blanket for run in runs):

@@ -35,8 +35,8 @@ from xappa.observe.error import (
     ErrorArgument,
     resolve_error,
 )
-from xappa.units import convert, dequantify
-from xappa.verify.pairing import Dims, Pair, difference_units, in_units_of, pair
+from xappa.units import convert, dequantify, difference_units, in_units_of
+from xappa.verify.pairing import Dims, Pair, pair
 
 __all__ = ["departures", "desroziers"]
 
@@ -231,7 +231,9 @@ def _states_error(obs: xr.DataArray) -> bool:
 
 def _pair(name: str, equivalents: Any, obs: xr.DataArray) -> Pair:
     _check_array(name, equivalents)
-    return pair(in_units_of(dequantify(obs), dequantify(equivalents)), obs, weights=None)
+    return pair(
+        in_units_of(dequantify(obs), dequantify(equivalents), "verification of"), obs, weights=None
+    )
 
 
 def _check_array(name: str, array: Any) -> None:

@@ -23,18 +23,16 @@ from xappa.errors import (
     CoordinateError,
     GridMismatchError,
     ObservationTypeError,
-    UnitsError,
     VariableMismatchError,
 )
 from xappa.grid import Grid
+from xappa.units import in_units_of
 
 __all__ = [
     "Dims",
     "Pair",
     "Weights",
-    "difference_units",
     "each_variable",
-    "in_units_of",
     "pair",
     "shared_variables",
 ]
@@ -211,7 +209,7 @@ def pair(
     _check_single(fcst, obs, member)
     if member is not None and fcst.chunks is not None:
         fcst = fcst.chunk({member: -1})
-    obs = in_units_of(fcst, obs)
+    obs = in_units_of(fcst, obs, "verification of")
     fcst, obs = _match_labels(fcst, obs, axes)
     reduced = _reduced(fcst, obs, member, reduce_dims, preserve_dims)
     return Pair(fcst, obs, member, reduced, _weights(weights, fcst, axes, reduced))
@@ -235,36 +233,6 @@ def _check_single(fcst: xr.DataArray, obs: xr.DataArray, member: str | None) -> 
         got=f"{obs.sizes[own]} members",
         remedy=remedy,
     )
-
-
-def difference_units(of: str | None) -> str | None:
-    """Units of a difference of two values: kelvin for temperatures on any scale of that step.
-
-    >>> difference_units("degC"), difference_units("m s-1"), difference_units(None)
-    ('K', 'm s-1', None)
-    """
-    if of is None:
-        return None
-    try:
-        factor, offset = units.factor_offset(of, "K")
-    except UnitsError:
-        return of
-    return "K" if factor == 1.0 and offset != 0.0 else of
-
-
-def in_units_of(reference: xr.DataArray, array: xr.DataArray) -> xr.DataArray:
-    """Convert an array to the units of another; unchanged if either has none.
-
-    Raises
-    ------
-    UnitsError
-        If the units do not convert.
-    """
-    given, wanted = array.attrs.get("units"), reference.attrs.get("units")
-    if given is None or wanted is None or given == wanted:
-        return array
-    converted = units.convert(array.data, given, wanted, where=f"verification of {array.name!r}")
-    return array.copy(data=converted).assign_attrs(units=wanted)
 
 
 def _match_labels(

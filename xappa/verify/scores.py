@@ -26,12 +26,12 @@ import xarray as xr
 from xappa._optional import require
 from xappa.cf import find_axes
 from xappa.errors import ErrorCovarianceError
+from xappa.units import difference_units
 from xappa.verify.pairing import (
     Dims,
     Labelled,
     Pair,
     Weights,
-    difference_units,
     each_variable,
     pair,
 )

@@ -183,13 +183,12 @@ class LatentPosterior:
         rows = self.operator.rows
         points = rows.indices % rows.state_size
         std = self.model.at_points(name, points)
-        row = np.repeat(np.arange(rows.n_rows), rows.counts)
-        at_rows = np.bincount(row, np.abs(rows.data) * std, minlength=rows.n_rows)
+        at_rows = rows.sums(np.abs(rows.data) * std)
         if all(function is None for function in self.operator.functions):
             return at_rows
         # Pointwise functions: to first order, at the mean of what they see.
         mean = self.model.at_points("mean", points)
-        at = torch.as_tensor(np.bincount(row, rows.data * mean, minlength=rows.n_rows))
+        at = torch.as_tensor(rows.sums(rows.data * mean))
         jacobian = torch.func.jacrev(self.operator.from_rows)(at)
         scaled: np.ndarray = (jacobian.abs() @ torch.as_tensor(at_rows)).numpy()
         return scaled
@@ -240,11 +239,10 @@ class LatentPosterior:
         own = replace(estimate, latents=estimate.latents[batch])
         return LatentPosterior(self.model, self.operator, self.seconds, own)
 
-    def cut(self, overlap: int | None = None) -> Cut:
-        """Return how the trajectory is cut into blankets: half of each overlaps by default."""
+    def cut(self) -> Cut:
+        """Return how the trajectory is cut into blankets, half of each overlapping the next."""
         blanket = self.model.blanket
-        stride = max(1, blanket // 2) if overlap is None else blanket - overlap
-        return Cut(len(self.padded), blanket, stride)
+        return Cut(len(self.padded), blanket, max(1, blanket // 2))
 
     def _sampler(
         self,
