@@ -41,7 +41,7 @@ class GaussianNetwork(nn.Module):
 
     def __init__(self, covariance: Tensor, config: TransformerConfig | None = None) -> None:
         super().__init__()
-        self.config = config or SimpleNamespace(blanket_size=K)
+        self.config = config or SimpleNamespace(blanket_size=K, activation_bytes=2**20)
         values, vectors = torch.linalg.eigh(covariance.double())
         self.values = nn.Parameter(values, requires_grad=False)
         self.vectors = nn.Parameter(vectors, requires_grad=False)
@@ -204,10 +204,39 @@ def test_methods_draw_members_that_are_their_own(model, window, obs, method) -> 
 def test_members_in_batches_are_the_same(model, window, obs, monkeypatch) -> None:
     settings = {"members": 3, "seed": 0, "sampler": xappa.Sampler("ddim", 4), "progress": False}
     whole = window.appa.assimilate(obs, model, **settings)
-    monkeypatch.setattr("xappa.models.appa.posterior._BUDGET", 1)  # one member, one state at a time
+    # one member, one blanket, one state at a time
+    monkeypatch.setattr("xappa.models.appa.posterior.memory_budget", lambda device: 1)
     np.testing.assert_allclose(
         window.appa.assimilate(obs, model, **settings).t2m, whole.t2m, rtol=1e-5
     )
+
+
+def test_batches_shrink_where_memory_runs_out(model, window, obs, monkeypatch) -> None:
+    settings = {"members": 5, "seed": 0, "sampler": xappa.Sampler("ddim", 4), "progress": False}
+    whole = window.appa.assimilate(obs, model, **settings)
+    sizes, decode = [], type(model).decode_tensor
+
+    def greedy(self, z: Tensor) -> Tensor:
+        sizes.append(len(z))
+        if len(z) > K:  # more than the states of one member
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(self, z)
+
+    monkeypatch.setattr(LinearAppa, "decode_tensor", greedy)
+    monkeypatch.setattr("xappa.models.appa.posterior.LEAST_BUDGET", 1)
+    np.testing.assert_allclose(
+        window.appa.assimilate(obs, model, **settings).t2m, whole.t2m, rtol=1e-5
+    )
+    assert max(sizes) > K and sizes[-1] <= K
+
+
+def test_memory_that_never_suffices_is_said(model, window, obs, monkeypatch) -> None:
+    def hopeless(self, z: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LinearAppa, "decode_tensor", hopeless)
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        window.appa.assimilate(obs, model, members=2, progress=False)
 
 
 def test_states_without_observations_are_not_decoded(model, window, obs) -> None:

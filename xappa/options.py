@@ -32,7 +32,8 @@ class set_options:  # noqa: N801 - reads as a function, as in xarray
     model : model or str, optional
         The model (or the catalogue name of one) used when a task is called without one.
     device : str, optional
-        Where learned models run: ``"auto"`` (CUDA, then MPS, then the CPU) or a name of torch's.
+        Where learned models run: ``"auto"`` (CUDA where there is one, else the CPU) or a name of
+        torch's.
     progress : bool, optional
         Whether progress bars are shown.
 

@@ -33,6 +33,7 @@ import torch
 from azula.denoise import Denoiser, DiracPosterior
 from azula.noise import Schedule
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from xappa.errors import ArgumentError
 
@@ -79,14 +80,17 @@ class BlanketDenoiser(Denoiser):
         level = (10 * sigma.log()).to(x_t)
         scale, skip, out = (a.to(x_t)[:, None, None] for a in (1 / total, total**-2, sigma / total))
         size = self.batch or len(x_t)
-        pieces = [
-            self.network(a, b, c)
-            for a, b, c in zip(
-                (scale * x_t).split(size), level.split(size), dates.split(size), strict=True
+        batches = zip((scale * x_t).split(size), level.split(size), dates.split(size), strict=True)
+        if len(x_t) <= size:
+            network = self.network(scale * x_t, level, dates)
+        elif torch.is_grad_enabled():  # what does not fit is computed again for its gradient
+            network = torch.cat(
+                [checkpoint(self.network, *b, use_reentrant=False) for b in batches]
             )
-        ]
-        network = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        return skip * x_t + out * network
+        else:
+            network = torch.cat([self.network(*b) for b in batches])
+        expected: Tensor = skip * x_t + out * network
+        return expected
 
     def forward(self, x_t: Tensor, t: Tensor, dates: Tensor, **kwargs: Any) -> DiracPosterior:
         """Return the expected latents given x_t (B, K, L) at time t, of shape () or (B)."""

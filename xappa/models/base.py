@@ -43,6 +43,8 @@ class Model(abc.ABC):
     kind: ClassVar[str]
     #: How ``assimilate`` draws where no method is asked for.
     default_method: ClassVar[str]
+    #: Whether it holds networks, which run on the device of the options.
+    has_networks: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -143,6 +145,10 @@ class Model(abc.ABC):
     def n_parameters(self) -> int:
         """Number of values in the weights."""
         return sum(self.parameter_counts.values())
+
+    def to(self, device: Any) -> Model:
+        """Move networks to a device of torch's, if there are any, and return the model."""
+        return self
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model as a bundle, a folder that `xappa.open_model` opens.

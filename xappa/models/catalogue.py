@@ -92,7 +92,7 @@ def open_model(name: str | Path) -> Model:
 
 
 def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, str]:
-    """Find the model of a task.
+    """Find the model of a task, and put it on the device that the options name.
 
     In this order: the argument; the attribute ``xappa_model`` of the Dataset, if it names a model
     at hand with that hash; the option ``model``; the only model of the catalogue that fits.
@@ -116,6 +116,20 @@ def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, st
     ArgumentError, BundleError
         If the argument is not a model, or cannot be opened.
     """
+    found, how = _found(model, ds)
+    return _placed(found), how
+
+
+def _placed(model: Model) -> Model:
+    """Move what runs in torch; what does not is spared the import."""
+    if not model.has_networks:
+        return model
+    from xappa.device import chosen_device
+
+    return model.to(chosen_device())
+
+
+def _found(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, str]:
     if model is not None:
         return _as_model(model), "argument"
     label = ds.attrs.get("xappa_model")

@@ -137,6 +137,15 @@ class AutoencoderConfig:
         return -rows % fh, -columns % fw + around
 
     @property
+    def activation_bytes(self) -> int:
+        """About what decoding one state keeps for its gradient: four fields for each block."""
+        (rows, columns), (more, wider) = self.shape, self.padding
+        area = (rows + more) * (columns + wider) // math.prod(self.patch_size)
+        fields = zip(self.hid_channels, self.hid_blocks, strict=True)
+        kept: int = sum(c * (n + 1) * (area // 4**i) for i, (c, n) in enumerate(fields))
+        return 16 * max(1, kept)
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Rows, columns and channels (h, w, c) of a latent."""
         (rows, columns), (more, wider), (fh, fw) = self.shape, self.padding, self.resize

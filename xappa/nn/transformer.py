@@ -104,6 +104,17 @@ class TransformerConfig:
                 )
 
     @property
+    def activation_bytes(self) -> int:
+        """About what one blanket keeps for its gradient: 14 fields for each block and its inside.
+
+        A window keeps the weights of attention, too, which its mask keeps from being fused.
+        """
+        count = math.prod(self.tokens)
+        fields = count * self.hid_channels * (14 + 3 * self.ffn_factor)
+        weights = 0 if self.window_size is None else 2 * self.attention_heads * count**2
+        return 4 * self.hid_blocks * (fields + weights)
+
+    @property
     def tokens(self) -> tuple[int, int, int]:
         """Tokens in time, latitude and longitude."""
         whole = (self.blanket_size, *self.latent_shape[:2])

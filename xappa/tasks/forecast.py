@@ -23,7 +23,6 @@ from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import Guidance
-from xappa.options import get_option
 from xappa.progress import progress_bar
 from xappa.tasks.arguments import cannot, check_sampling, seed_of
 from xappa.tasks.labels import finish, warn_of_guesses
@@ -273,7 +272,6 @@ def _way(model: Model, n_times: int, how: _How) -> _Way:
     if not isinstance(model, AppaModel):
         raise cannot(model, "forecast")
     at_once = _at_once(how.preds_per_step, model)
-    model.to(get_option("device"))
 
     def draw(last: np.ndarray, seconds: np.ndarray, ahead: np.ndarray) -> np.ndarray:
         past = model.encode_array(last.reshape(-1, *last.shape[-4:]), seconds)

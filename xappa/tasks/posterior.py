@@ -11,7 +11,6 @@ from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.observe import ObservationOperator
-from xappa.options import get_option
 from xappa.tasks.arguments import cannot
 from xappa.tasks.background import condition, present_background
 from xappa.tasks.window import Window
@@ -66,7 +65,6 @@ def posterior_of(
         latents = model.encode_array(background, window.seconds[window.inside])
         states = np.arange(*window.inside.indices(len(window.seconds)))
         estimate = LatentEstimate(states, latents, variance)
-    model.to(get_option("device"))
     return LatentPosterior(model, operator, window.seconds, estimate)
 
 

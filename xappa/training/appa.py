@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from xappa.bridge import describe
 from xappa.cf import from_seconds
+from xappa.device import chosen_device
 from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.noise import generator
 from xappa.diffusion.schedules import schedule_of
@@ -34,7 +35,6 @@ from xappa.models.appa.normalisation import Normalisation, date_features
 from xappa.models.catalogue import remember
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
-from xappa.options import get_option
 from xappa.progress import progress_bar
 from xappa.training.data import TrainingData
 
@@ -143,7 +143,7 @@ def train(
     for guess in axes.guesses:
         warn(guess, GuessWarning)
     data = TrainingData.read(ds, spec, config.held_out, config.blanket)
-    device = torch.device(_device())
+    device = chosen_device()
     # Layers draw their first weights from torch's own generator, which is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -172,13 +172,6 @@ def train(
         },
     )
     return remember(model)  # type: ignore[return-value]
-
-
-def _device() -> str:
-    device = str(get_option("device"))
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # Stages -------------------------------------------------------------------------------------------

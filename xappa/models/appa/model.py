@@ -19,7 +19,7 @@ Assimilation, arXiv:2504.18720.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,9 +29,10 @@ import torch
 from torch import Tensor
 
 from xappa.bridge import StateSpec
+from xappa.device import memory_budget, ran_out_of_memory
 from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.schedules import schedule_of
-from xappa.errors import ArgumentError, DataError
+from xappa.errors import DataError
 from xappa.models.appa.normalisation import Normalisation, date_features
 from xappa.models.base import Model
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AppaModel", "loaded"]
 
-_STATES_AT_ONCE = 8
+_STATES_AT_ONCE = 64
 
 
 class AppaModel(Model):
@@ -68,6 +69,7 @@ class AppaModel(Model):
 
     kind = "appa"
     default_method = "mmps"
+    has_networks = True
 
     def __init__(
         self,
@@ -123,15 +125,10 @@ class AppaModel(Model):
         values: np.ndarray = field.ravel()[points]
         return values
 
-    @cached_property
+    @property
     def activation_bytes(self) -> int:
-        """About what decoding one state keeps for its gradient: four fields for each block."""
-        config = self.autoencoder.config
-        (rows, columns), (more, wider) = config.shape, config.padding
-        area = (rows + more) * (columns + wider)
-        fields = zip(config.hid_channels, config.hid_blocks, strict=True)
-        kept: int = sum(c * (n + 1) * (area // 4**i) for i, (c, n) in enumerate(fields))
-        return 16 * kept
+        """About what decoding one state keeps for its gradient."""
+        return self.autoencoder.config.activation_bytes
 
     @property
     def parameter_counts(self) -> dict[str, int]:
@@ -146,33 +143,15 @@ class AppaModel(Model):
         """Where the networks are."""
         return next(self.network.parameters()).device
 
-    def to(self, device: str) -> AppaModel:
-        """Move the networks to a device (``"auto"`` for the best there is), and return the model.
-
-        Raises
-        ------
-        ArgumentError
-            If there is no such device.
-        """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            device = "mps" if device == "cpu" and torch.backends.mps.is_available() else device
-        try:
-            self.autoencoder.to(device)
-            self.network.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise ArgumentError(
-                f"there is no device {device!r}",
-                where="xappa.set_options(device=...)",
-                expected="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'",
-                got=f"{device!r}: {str(error).splitlines()[0]}",
-                remedy="choose a device that torch finds here",
-            ) from error
+    def to(self, device: torch.device) -> AppaModel:
+        """Move the networks to a device, and return the model."""
+        self.autoencoder.to(device)
+        self.network.to(device)
         return self
 
     @cached_property
     def denoiser(self) -> BlanketDenoiser:
-        """The denoiser of one blanket, an azula `Denoiser` of latents (B, K, L)."""
+        """The denoiser of blankets, an azula `Denoiser` of latents (B, K, L)."""
         return BlanketDenoiser(self.network, self._levels)
 
     def dates(self, seconds: np.ndarray) -> Tensor:
@@ -244,24 +223,35 @@ class AppaModel(Model):
             )
         mean = np.broadcast_to(self.normalisation.mean, flat.shape)
         filled = np.where(gaps, mean, flat).astype(np.float32)
-        parts = [
-            self.encode_tensor(torch.as_tensor(part).to(self.device)).cpu()
-            for part in np.array_split(filled, max(1, -(-len(filled) // _STATES_AT_ONCE)))
-        ]
-        return torch.cat(parts).numpy().reshape(*states.shape[:-3], self.latent_size)
+        latents = self._in_batches(self.encode_tensor, filled)
+        return latents.numpy().reshape(*states.shape[:-3], self.latent_size)
 
     @torch.no_grad()
     def decode_array(self, latents: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Map latents (..., T, L) to packed states (..., T, channel, latitude, longitude)."""
         flat = np.asarray(latents, dtype=np.float32).reshape(-1, self.latent_size)
-        parts = [
-            self.decode_tensor(torch.as_tensor(part).to(self.device)).cpu()
-            for part in np.array_split(flat, max(1, -(-len(flat) // _STATES_AT_ONCE)))
-        ]
-        states = torch.cat(parts).double().numpy().reshape(*latents.shape[:-1], *self.spec.shape)
+        decoded = self._in_batches(self.decode_tensor, flat)
+        states = decoded.double().numpy().reshape(*latents.shape[:-1], *self.spec.shape)
         if self.normalisation.missing is not None:
             states[..., self.normalisation.missing.astype(bool)] = np.nan
         return states
+
+    def _in_batches(self, function: Callable[[Tensor], Tensor], values: np.ndarray) -> Tensor:
+        """Apply a network to rows of values, as many at a time as memory takes; on the CPU."""
+        budget, parts, first = memory_budget(self.device), [], 0
+        while first < len(values):
+            # without gradients, activations are dropped as soon as the next ones are there
+            size = max(1, min(_STATES_AT_ONCE, 4 * budget // self.activation_bytes))
+            part = torch.as_tensor(values[first : first + size])
+            try:
+                parts.append(function(part.to(self.device)).cpu())
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not ran_out_of_memory(error):
+                    raise
+                budget //= 2
+            else:
+                first += size
+        return torch.cat(parts)
 
     # The bundle -----------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from xappa.diffusion.blankets import Cut, TrajectoryDenoiser
+from xappa.device import LEAST_BUDGET, memory_budget, ran_out_of_memory
+from xappa.diffusion.blankets import BlanketDenoiser, Cut, TrajectoryDenoiser
 from xappa.diffusion.guidance import JFPSDenoiser, MMPSDenoiser, SDADenoiser
 from xappa.diffusion.sampling import DPSSampler, Sampler, draw
 from xappa.diffusion.scoped import BlanketwiseDenoiser, FixedDates
@@ -44,8 +45,6 @@ __all__ = ["DiagonalNoise", "LatentEstimate", "LatentPosterior"]
 DEFAULT_ITERATIONS = 3
 #: The same where latents alone are observed, so that no state is decoded.
 LATENT_ITERATIONS = 10
-#: Bytes of decoder activations that are kept for gradients at a time.
-_BUDGET = 4 * 2**30
 
 
 class DiagonalNoise:
@@ -98,12 +97,15 @@ class LatentPosterior:
         Valid times, shape (T,), in the model's calendar.
     estimate
         Latents that are known, if any are.
+    budget
+        Bytes of activations that are kept for gradients at a time; None for what the device has.
     """
 
     model: AppaModel
     operator: ObservationOperator
     seconds: np.ndarray
     estimate: LatentEstimate | None = None
+    budget: int | None = None
 
     @cached_property
     def padded(self) -> np.ndarray:
@@ -149,7 +151,7 @@ class LatentPosterior:
 
     def _decode(self, z: Tensor) -> Tensor:
         """Decode latents (N, L), recomputing activations where they would not fit."""
-        size = max(1, _BUDGET // self.model.activation_bytes)
+        size = max(1, self.memory // self.model.activation_bytes)
         if len(z) <= size or not torch.is_grad_enabled():
             return torch.cat([self.model.decode_tensor(part) for part in z.split(size)])
         parts = [
@@ -206,38 +208,55 @@ class LatentPosterior:
     ) -> Draws:
         """Draw members from the posterior; see `GaussianPosterior.draw`.
 
-        Members are drawn in as many batches as memory asks for; they do not know of each other.
+        Members are drawn in as many batches as memory asks for, smaller ones where it runs out;
+        they do not know of each other.
         """
-        size = self._members_at_once(len(members))
-        parts = []
-        for first in range(0, len(members), size):
+        parts: list[Tensor] = []
+        own, first = replace(self, budget=self.memory), 0
+        while first < len(members):
+            size = own._members_at_once(len(members) - first)
             batch = slice(first, first + size)
-            own = self._of_members(batch)
-            parts.append(
-                draw(
-                    own._sampler(method, sampler, guidance),
+            try:
+                sampler_of_batch = own._of_members(batch)._sampler(method, sampler, guidance)
+                drawn = draw(
+                    sampler_of_batch,
                     self.model.latent_size,
                     seed=seed,
                     members=members[batch],
                     times=self.padded,
                     like=torch.zeros((), device=self.model.device),
                     progress=progress,
-                ).cpu()
-            )
+                )
+            except (RuntimeError, MemoryError) as error:
+                if own.memory <= LEAST_BUDGET or not ran_out_of_memory(error):
+                    raise
+                own = replace(own, budget=own.memory // 2)
+            else:
+                parts.append(drawn.cpu())
+                first += size
         latents = torch.cat(parts)[:, : len(self.seconds)].numpy()
         return Draws(latents, np.zeros((len(members), 0)))
 
+    @property
+    def memory(self) -> int:
+        """Bytes of activations that are kept for gradients at a time."""
+        return memory_budget(self.model.device) if self.budget is None else self.budget
+
     def _members_at_once(self, count: int) -> int:
-        states = max(1, len(self.observed_states))
-        return max(1, min(count, _BUDGET // (states * self.model.activation_bytes)))
+        """How many members fit; of one that does not, parts are computed again."""
+        blankets = self.cut().starts
+        ends = [np.arange(k, k + self.model.blanket) for k in blankets]
+        decoded = sum(int(np.isin(self.observed_states, states).sum()) for states in ends)
+        each = decoded * self.model.activation_bytes
+        each += len(blankets) * self.model.network.config.activation_bytes
+        return max(1, min(count, self.memory // each))
 
     def _of_members(self, batch: slice) -> LatentPosterior:
         """Return the posterior of some members, where each has latents of its own."""
         estimate = self.estimate
         if estimate is None or estimate.latents.ndim == 2:
             return self
-        own = replace(estimate, latents=estimate.latents[batch])
-        return LatentPosterior(self.model, self.operator, self.seconds, own)
+        return replace(self, estimate=replace(estimate, latents=estimate.latents[batch]))
 
     def cut(self) -> Cut:
         """Return how the trajectory is cut into blankets, half of each overlapping the next."""
@@ -251,7 +270,10 @@ class LatentPosterior:
         guidance: Guidance,
     ) -> azula.sample.Sampler:
         dates, cut = self.model.dates(self.padded), self.cut()
-        prior = TrajectoryDenoiser(self.model.denoiser, dates, cut)
+        network = self.model.network
+        batch = max(1, self.memory // network.config.activation_bytes)
+        blankets = BlanketDenoiser(network, self.model.denoiser.schedule, batch)
+        prior = TrajectoryDenoiser(blankets, dates, cut)
         if not self.operator.n_used and self.estimate is None:
             return sampler(prior)
         if method == "dps":
@@ -269,7 +291,7 @@ class LatentPosterior:
             guidance = replace(guidance, iterations=LATENT_ITERATIONS)
         if guidance.scope == "blanket":
             guide = self._of_blankets(cut, method, guidance)
-            return sampler(BlanketwiseDenoiser(self.model.denoiser, dates, cut, guide))
+            return sampler(BlanketwiseDenoiser(blankets, dates, cut, guide))
         values, variance, scale = self.values, self.variance, self._climatological
         parts = (self._tensor(values), self.observe, self._tensor(variance), self._tensor(scale))
         return sampler(_guided(prior, *parts, method, guidance))
@@ -319,7 +341,7 @@ class LatentPosterior:
             known = estimate.states[inside] - states.start
             latents = estimate.latents[..., inside, :]
             estimate = LatentEstimate(known, latents, estimate.variance) if known.size else None
-        return LatentPosterior(self.model, operator, seconds, estimate)
+        return LatentPosterior(self.model, operator, seconds, estimate, self.budget)
 
     @cached_property
     def _climatological(self) -> np.ndarray:
