@@ -25,43 +25,23 @@ import numpy as np
 import torch
 from azula.denoise import Denoiser
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from xappa.device import LEAST_BUDGET, memory_budget, ran_out_of_memory
 from xappa.diffusion.blankets import BlanketDenoiser, Cut, TrajectoryDenoiser
-from xappa.diffusion.guidance import JFPSDenoiser, MMPSDenoiser, SDADenoiser
 from xappa.diffusion.sampling import DPSSampler, Sampler, draw
-from xappa.diffusion.scoped import BlanketwiseDenoiser, FixedDates
+from xappa.diffusion.scoped import BlanketwiseDenoiser
+from xappa.models.appa.guide import Blankets, bounding_scale, guided
 from xappa.models.appa.model import AppaModel
 from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator
 from xappa.observe.rows import Rows
 
-__all__ = ["DiagonalNoise", "LatentEstimate", "LatentPosterior"]
+__all__ = ["LatentEstimate", "LatentPosterior"]
 
-#: Krylov iterations of a learned prior, whose Jacobian is only nearly a covariance.
-DEFAULT_ITERATIONS = 3
-#: The same where latents alone are observed, so that no state is decoded.
+#: Krylov iterations where latents alone are observed, so that no state is decoded.
 LATENT_ITERATIONS = 10
-
-
-class DiagonalNoise:
-    """A diagonal error covariance.
-
-    Parameters
-    ----------
-    diagonal
-        Variances, shape (n,).
-    """
-
-    def __init__(self, diagonal: Tensor) -> None:
-        self.diagonal = diagonal
-
-    def __matmul__(self, v: Tensor) -> Tensor:
-        """Return R v for v of shape (B, n)."""
-        return self.diagonal * v
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,17 +117,25 @@ class LatentPosterior:
 
     def observe(self, z: Tensor) -> Tensor:
         """Map latents (B, T, L) to equivalents of all observations (B, n); differentiable."""
-        parts = []
-        if not self.operator.n_used and self.estimate is None:
-            return z.new_zeros(len(z), 0)
+        states = torch.as_tensor(self.observed_states, device=z.device)
+        return self.equivalents(z, self.decode_observed(z[:, states]))
+
+    def equivalents(self, z: Tensor, x: Tensor) -> Tensor:
+        """Map latents (B, T, L) and decoded observed states (B, o, ...) to equivalents (B, n)."""
+        parts = [z.new_zeros(len(z), 0)]
         if self.operator.n_used:
-            states = torch.as_tensor(self.observed_states, device=z.device)
-            x = self._decode(z[:, states].flatten(0, 1)).unflatten(0, (len(z), -1))
             parts.append(self._compact.apply(x))
         if self.estimate is not None:
             states = torch.as_tensor(self.estimate.states, device=z.device)
             parts.append(z[:, states].flatten(1))
         return torch.cat(parts, dim=1)
+
+    def decode_observed(self, z: Tensor) -> Tensor:
+        """Decode latents (B, o, L) to states (B, o, channel, latitude, longitude)."""
+        if not z.shape[1]:
+            return z.new_zeros(len(z), 0, *self.model.spec.shape)
+        x: Tensor = self._decode(z.flatten(0, 1)).unflatten(0, (len(z), -1))
+        return x
 
     def _decode(self, z: Tensor) -> Tensor:
         """Decode latents (N, L), recomputing activations where they would not fit."""
@@ -279,9 +267,9 @@ class LatentPosterior:
         if method == "dps":
             return DPSSampler(
                 prior,
-                self._tensor(self.values),
+                self.tensor(self.values),
                 self.observe,
-                self._tensor(self.variance),
+                self.tensor(self.variance),
                 zeta=guidance.zeta,
                 steps=getattr(sampler, "steps", 64),
                 silent=True,
@@ -290,46 +278,23 @@ class LatentPosterior:
         if not self.operator.n_used and guidance.iterations is None:
             guidance = replace(guidance, iterations=LATENT_ITERATIONS)
         if guidance.scope == "blanket":
-            guide = self._of_blankets(cut, method, guidance)
+            parts = [self._of_blanket(slice(k, k + cut.blanket)) for k in cut.starts]
+            guide = Blankets(parts).guide(method, guidance)
             return sampler(BlanketwiseDenoiser(blankets, dates, cut, guide))
-        values, variance, scale = self.values, self.variance, self._climatological
-        parts = (self._tensor(values), self.observe, self._tensor(variance), self._tensor(scale))
-        return sampler(_guided(prior, *parts, method, guidance))
+        scale = self.tensor(self.climatological)[None]
+        if method == "sda":
+            scale = bounding_scale(self.observe, scale, self._mean())
+        y, variance = self.tensor(self.values), self.tensor(self.variance)
+        return sampler(guided(prior, y, self.observe, variance, scale, method, guidance))
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
+    def _mean(self) -> Tensor:
+        """Return the mean of standardised latents, shape (1, T, L)."""
+        shape = (1, len(self.padded), self.model.latent_size)
+        return torch.zeros(shape, device=self.model.device)
+
+    def tensor(self, values: np.ndarray) -> Tensor:
+        """Return an array as float32 where the networks are."""
         return torch.as_tensor(values, dtype=torch.float32, device=self.model.device)
-
-    def _of_blankets(
-        self, cut: Cut, method: str, guidance: Guidance
-    ) -> Callable[[FixedDates], Denoiser]:
-        """Return what guides all blankets of all members, each by the observations within it."""
-        blankets = [self._of_blanket(slice(k, k + cut.blanket)) for k in cut.starts]
-        size = max(b.variance.size for b in blankets)
-
-        def pad(parts: Sequence[Tensor], value: float = 0.0) -> Tensor:
-            """Stack along a new dimension before the last, filled up to the same number."""
-            full = [functional.pad(p, (0, size - p.shape[-1]), value=value) for p in parts]
-            return torch.stack(full, dim=-2)
-
-        # What fills up has neither a departure nor a derivative, and any variance.
-        values = [self._tensor(b.values) for b in blankets]
-        batch = max((v.shape[:-1] for v in values), key=len)  # of members, where latents are known
-        y = pad([v.expand(*batch, v.shape[-1]) for v in values])
-        variance = pad([self._tensor(b.variance) for b in blankets], 1.0)
-        scale = pad([self._tensor(b._climatological) for b in blankets], 1.0)
-
-        def observe(z: Tensor) -> Tensor:
-            own = z.unflatten(0, (-1, len(blankets))).unbind(1)
-            seen = [b.observe(part) for b, part in zip(blankets, own, strict=True)]
-            return pad(seen).flatten(0, 1)
-
-        def guide(prior: FixedDates) -> Denoiser:
-            members = len(prior.dates) // len(blankets)
-            lead = (members, len(blankets), size)
-            rows = [part.expand(lead).flatten(0, 1) for part in (y, variance, scale)]
-            return _guided(prior, rows[0], observe, rows[1], rows[2], method, guidance)
-
-        return guide
 
     def _of_blanket(self, states: slice) -> LatentPosterior:
         """Return the posterior of one blanket, given the observations within it."""
@@ -344,7 +309,7 @@ class LatentPosterior:
         return LatentPosterior(self.model, operator, seconds, estimate, self.budget)
 
     @cached_property
-    def _climatological(self) -> np.ndarray:
+    def climatological(self) -> np.ndarray:
         """Climatological standard deviation of each observation, 1 of latents, shape (n,)."""
         own = self._scaled("std")
         known = 0 if self.estimate is None else self.estimate.latents.shape[-2]
@@ -356,39 +321,3 @@ class LatentPosterior:
         """Turn draws into packed states; see `GaussianPosterior.decode`."""
         states = list(states)
         return self.model.decode_array(draws.latents[:, states], self.seconds[states])
-
-
-def _guided(
-    prior: Denoiser,
-    y: Tensor,
-    observe: Callable[[Tensor], Tensor],
-    variance: Tensor,
-    scale: Tensor,
-    method: str,
-    guidance: Guidance,
-) -> Denoiser:
-    """Condition a denoiser on observations, all of shape (n) or (B, n)."""
-    noise = DiagonalNoise(variance)
-    if method == "sda":
-        return SDADenoiser(prior, y, observe, noise, scale, gamma=guidance.gamma)
-    krylov: dict[str, Any] = {
-        "solver": guidance.solver or "gmres",
-        "iterations": guidance.iterations or DEFAULT_ITERATIONS,
-        "rtol": guidance.rtol,
-        "whiten": guidance.whiten,
-    }
-    if method == "jfps":
-        return JFPSDenoiser(prior, y, observe, noise, _unit_covariance(prior), **krylov)
-    simple = guidance.covariance == "simple"
-    return MMPSDenoiser(prior, y, observe, noise, simple=simple, **krylov)
-
-
-def _unit_covariance(prior: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
-    """Posterior covariance of standardised latents that do not correlate."""
-
-    def times(v: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = prior.schedule(t)
-        scaled: Tensor = (sigma**2 / (alpha**2 + sigma**2)).to(v) * v
-        return scaled
-
-    return times

@@ -1,0 +1,184 @@
+r"""Conditioning a learned denoiser on observations of decoded states.
+
+With many observations that see the same latents, SDA's diagonal has to grow: the scale S that its
+docstring asks for is the climatological standard deviation :math:`s_i` of each observation times
+the root of the largest eigenvalue of :math:`s^{-1} G G^\top s^{-1}`, with the derivative G of the
+observations at the mean latent. Power iteration finds it from a few products with G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from azula.denoise import Denoiser
+from torch import Tensor
+from torch.nn import functional
+
+from xappa.diffusion.guidance import JFPSDenoiser, MMPSDenoiser, SDADenoiser
+from xappa.diffusion.scoped import FixedDates
+from xappa.models.settings import Guidance
+
+if TYPE_CHECKING:
+    from xappa.models.appa.posterior import LatentPosterior
+
+__all__ = ["Blankets", "DiagonalNoise", "bounding_scale", "guided"]
+
+#: Krylov iterations of a learned prior, whose Jacobian is only nearly a covariance.
+DEFAULT_ITERATIONS = 3
+
+Observe = Callable[[Tensor], Tensor]
+
+
+class DiagonalNoise:
+    """A diagonal error covariance.
+
+    Parameters
+    ----------
+    diagonal
+        Variances, shape (n,) or (B, n).
+    """
+
+    def __init__(self, diagonal: Tensor) -> None:
+        self.diagonal = diagonal
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """Return R v for v of shape (B, n)."""
+        return self.diagonal * v
+
+
+def guided(
+    prior: Denoiser,
+    y: Tensor,
+    observe: Observe,
+    variance: Tensor,
+    scale: Tensor,
+    method: str,
+    guidance: Guidance,
+) -> Denoiser:
+    """Condition a denoiser on observations.
+
+    Parameters
+    ----------
+    prior
+        The denoiser.
+    y, variance
+        Observations and their error variances, shape (n) or (B, n).
+    observe
+        Maps latents (B, T, L) to (B, n).
+    scale
+        The scale of ``sda``, shape (n) or (B, n); not used by the others.
+    method
+        ``"mmps"``, ``"jfps"`` or ``"sda"``.
+    guidance
+        Further settings.
+    """
+    noise = DiagonalNoise(variance)
+    if method == "sda":
+        return SDADenoiser(prior, y, observe, noise, scale, gamma=guidance.gamma)
+    krylov: dict[str, Any] = {
+        "solver": guidance.solver or "gmres",
+        "iterations": guidance.iterations or DEFAULT_ITERATIONS,
+        "rtol": guidance.rtol,
+        "whiten": guidance.whiten,
+    }
+    if method == "jfps":
+        return JFPSDenoiser(prior, y, observe, noise, _unit_covariance(prior), **krylov)
+    simple = guidance.covariance == "simple"
+    return MMPSDenoiser(prior, y, observe, noise, simple=simple, **krylov)
+
+
+def _unit_covariance(prior: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
+    """Posterior covariance of standardised latents that do not correlate."""
+
+    def times(v: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = prior.schedule(t)
+        scaled: Tensor = (sigma**2 / (alpha**2 + sigma**2)).to(v) * v
+        return scaled
+
+    return times
+
+
+def bounding_scale(observe: Observe, scale: Tensor, z: Tensor, *, iterations: int = 24) -> Tensor:
+    r"""Return a scale S with :math:`G G^\top \preceq S^2`, proportional to another one.
+
+    Parameters
+    ----------
+    observe
+        Maps latents (B, T, L) to (B, n).
+    scale
+        Standard deviations that set the proportions, shape (B, n), positive.
+    z
+        Where the derivative G is taken, shape (B, T, L).
+    iterations
+        Of the power iteration, whose estimate comes from below; it is raised by a tenth.
+    """
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        y = observe(z)
+    rng = torch.Generator().manual_seed(0)
+    v = torch.randn(scale.shape, generator=rng).to(scale)
+    largest = torch.ones_like(scale[:, :1])
+    for _ in range(iterations):
+        v = v / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp(min=1e-30)
+        (pulled,) = torch.autograd.grad(y, z, v / scale, retain_graph=True)
+        v = torch.func.jvp(observe, (z.detach(),), (pulled,))[1] / scale
+        largest = torch.linalg.vector_norm(v, dim=-1, keepdim=True)
+    return scale * (1.1 * largest.clamp(min=1e-30)).sqrt()
+
+
+class Blankets:
+    """The observations of the N blankets of a trajectory, side by side.
+
+    Blankets with fewer observations than others are filled up with ones that have neither a
+    departure nor a derivative.
+
+    Parameters
+    ----------
+    parts
+        The posterior of each blanket by itself.
+    """
+
+    def __init__(self, parts: Sequence[LatentPosterior]) -> None:
+        self.parts = parts
+        self.size = max(part.variance.size for part in parts)
+        values = [part.tensor(part.values) for part in parts]
+        batch = max((v.shape[:-1] for v in values), key=len)  # of members, where latents are known
+        self.y = self._pad([v.expand(*batch, v.shape[-1]) for v in values])
+        self.variance = self._pad([part.tensor(part.variance) for part in parts], 1.0)
+        self.scale = self._pad([part.tensor(part.climatological) for part in parts], 1.0)
+
+    def _pad(self, parts: Sequence[Tensor], value: float = 0.0) -> Tensor:
+        """Stack along a new dimension before the last, filled up to the same number."""
+        full = [functional.pad(p, (0, self.size - p.shape[-1]), value=value) for p in parts]
+        return torch.stack(full, dim=-2)
+
+    def observe(self, z: Tensor) -> Tensor:
+        """Map the blankets of all members (B N, K, L) to (B N, n); all are decoded together."""
+        own = z.unflatten(0, (-1, len(self.parts))).unbind(1)
+        seen = [
+            z_n[:, torch.as_tensor(part.observed_states, device=z.device)]
+            for part, z_n in zip(self.parts, own, strict=True)
+        ]
+        z_seen = torch.cat(seen, dim=1)
+        x = self.parts[0].decode_observed(z_seen)
+        states = x.split([s.shape[1] for s in seen], dim=1)
+        parts = zip(self.parts, own, states, strict=True)
+        return self._pad([part.equivalents(z_n, x_n) for part, z_n, x_n in parts]).flatten(0, 1)
+
+    def guide(self, method: str, guidance: Guidance) -> Callable[[FixedDates], Denoiser]:
+        """Return what conditions the denoiser of all blankets of all members."""
+        scale = self.scale
+        if method == "sda":
+            first = self.parts[0]
+            z = scale.new_zeros(len(self.parts), len(first.padded), first.model.latent_size)
+            scale = bounding_scale(self.observe, scale, z)
+
+        def guide(prior: FixedDates) -> Denoiser:
+            members = len(prior.dates) // len(self.parts)
+            lead = (members, len(self.parts), self.size)
+            y, variance, s = (a.expand(lead).flatten(0, 1) for a in (self.y, self.variance, scale))
+            return guided(prior, y, self.observe, variance, s, method, guidance)
+
+        return guide
