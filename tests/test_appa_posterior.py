@@ -6,6 +6,7 @@ Gaussian distribution of blankets.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,10 +21,11 @@ import xappa
 from xappa.bridge import StateSpec, VariableSpec
 from xappa.diffusion.blankets import BlanketDenoiser, Cut, TrajectoryDenoiser
 from xappa.diffusion.guidance import MMPSDenoiser
+from xappa.diffusion.noise import generator
 from xappa.diffusion.schedules import schedule_of
 from xappa.errors import ArgumentError, BackgroundError
 from xappa.grid import Grid
-from xappa.models.appa.guide import DiagonalNoise
+from xappa.models.appa.guide import DiagonalNoise, bounding_scale
 from xappa.models.appa.model import AppaModel
 from xappa.models.appa.normalisation import Normalisation
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
@@ -254,6 +256,69 @@ def test_states_without_observations_are_not_decoded(model, window, obs) -> None
     assert model.decoded == K
 
 
+@pytest.mark.parametrize("scope", ["blanket", "trajectory"])
+def test_sda_stays_finite_with_more_observations_than_latents(model, window, scope) -> None:
+    """Without a bound on the guidance the reverse diffusion diverges, by orders of magnitude."""
+    rng = np.random.default_rng(2)
+    latitude, longitude = rng.uniform(40, 60, 60), rng.uniform(0, 30, 60)
+    obs = xr.DataArray(
+        np.full((K, 60), 281.0),
+        {
+            "time": window.time,
+            "latitude": ("station", latitude),
+            "longitude": ("station", longitude),
+            "height": 2.0,
+        },
+        ("time", "station"),
+        attrs={"standard_name": "air_temperature", "units": "K", "error_std": 0.1},
+    )
+    settings = {"members": 20, "seed": 0, "progress": False}
+    guidance = xappa.Guidance(scope=scope)
+    sda = window.appa.assimilate(obs, model, method="sda", guidance=guidance, **settings)
+    assert abs(sda.t2m.mean() - 281.0) < 0.4  # the bound makes it timid, by a tenth of the pull
+    assert abs(sda.t2m - 281.0).max() < 6  # three climatological standard deviations
+
+
+def test_a_scale_that_bounds_the_derivative() -> None:
+    g = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def observe(z: Tensor) -> Tensor:
+        return torch.einsum("bnl,btl->bn", g, z)
+
+    scale = g.square().sum(-1).sqrt()
+    bound = bounding_scale(observe, scale, torch.zeros(2, 1, 8, dtype=torch.float64))
+    excess = torch.linalg.eigvalsh(torch.diag_embed(bound**2) - g @ g.mT)
+    assert (excess > 0).all()
+    assert (bound / scale < 1.1 * (30 / 4) ** 0.5).all()  # and not wastefully large
+
+
+@pytest.mark.parametrize("stitching", ["symmetrical", "causal", "average"])
+def test_stitching_is_the_users_choice(model, obs, stitching) -> None:
+    long = model.template("2021-03-01", "2021-03-01T09")
+    guidance = xappa.Guidance(stitching=stitching, overlap=3)
+    out = long.appa.assimilate(
+        obs,
+        model,
+        members=1,
+        seed=0,
+        sampler=xappa.Sampler("ddim", 4),
+        guidance=guidance,
+        progress=False,
+    )
+    settings = json.loads(out.attrs["xappa_settings"])["guidance"]
+    assert (settings["stitching"], settings["overlap"]) == (stitching, 3)
+    assert np.isfinite(out.t2m).all()
+    other = long.appa.assimilate(
+        obs, model, members=1, seed=0, sampler=xappa.Sampler("ddim", 4), progress=False
+    )
+    assert not np.allclose(out.t2m, other.t2m)
+
+
+def test_blankets_do_not_overlap_wholly(model, window, obs) -> None:
+    with pytest.raises(ArgumentError, match="overlap by their whole length"):
+        window.appa.assimilate(obs, model, guidance=xappa.Guidance(overlap=K))
+
+
 def test_long_windows_are_stitched(model, obs) -> None:
     window = model.template("2021-03-01", "2021-03-01T10")
     ens = window.appa.assimilate(obs, model, members=100, seed=0, progress=False)
@@ -309,8 +374,78 @@ def test_forecasts_decay_to_the_climatology(model, window) -> None:
     np.testing.assert_allclose(spread, np.sqrt(1 - RHO ** (2 * leads)), atol=0.06)
     with pytest.raises(ArgumentError, match="preds_per_step is no positive integer"):
         start.appa.forecast(model, lead="3h", preds_per_step=0)
-    with pytest.raises(xappa.errors.TimeStepError, match="not a positive multiple"):
+    with pytest.raises(
+        xappa.errors.TimeStepError, match=r"not a positive[\s\S]*1:00:00 or 2:00:00"
+    ):
         start.appa.forecast(model, lead="90min")
+
+
+def test_forecasts_go_on_from_latents(model, window) -> None:
+    start = window.assign(t2m=window.t2m.fillna(284.0))
+    settings = {"lead": "3h", "members": 2, "seed": 0, "progress": False}
+    z = start.appa.encode(model)
+    fc = start.appa.forecast(model, **settings)
+    xr.testing.assert_equal(z.appa.forecast(model, **settings), fc)
+    lazy = z.chunk({"time": 2}).appa.forecast(model, **settings)
+    assert lazy.t2m.chunks is not None
+    xr.testing.assert_allclose(lazy.compute(), fc)
+    with pytest.raises(xappa.errors.DataError, match="latents are those of another model"):
+        z.isel(mode=slice(3)).appa.forecast(model, **settings)
+
+
+def test_forecasts_say_how_they_were_made(model, window) -> None:
+    start = window.assign(t2m=window.t2m.fillna(284.0))
+    fc = start.appa.forecast(
+        model, lead="2h", members=1, seed=0, progress=False, guidance=xappa.Guidance(overlap=1)
+    )
+    assert fc.attrs["xappa_preds_per_step"] == K // 2
+    assert fc.attrs["xappa_states_before"] == K - 1
+    assert json.loads(fc.attrs["xappa_settings"])["guidance"]["overlap"] == 1
+
+
+def test_forecasts_have_random_numbers_of_their_own(model, window, obs, monkeypatch) -> None:
+    """A forecast that took the numbers of the analysis it starts from would depend on it."""
+    asked = []
+
+    def note(*key):
+        asked.append(key)
+        return generator(*key)
+
+    monkeypatch.setattr("xappa.diffusion.memberwise.generator", note)
+    sampler = xappa.Sampler("ddim", 2)
+    settings = {"members": 2, "seed": 0, "progress": False, "sampler": sampler}
+    analysis = window.appa.assimilate(obs, model, **settings)
+    analysis.appa.forecast(model, lead="6h", seed=0, sampler=sampler, progress=False)
+    assert len(set(asked)) == len(asked)
+
+
+def test_single_states_do_not_go_on(model, window) -> None:
+    alone = replace(model.network.config, blanket_size=1)
+    single = LinearAppa(
+        model.spec,
+        model.autoencoder,
+        GaussianNetwork(torch.eye(SIZE), alone),
+        model.schedule,
+        model.normalisation,
+        name="single",
+    )
+    single.matrix = model.matrix
+    with pytest.raises(ArgumentError, match="say nothing of what follows"):
+        window.appa.forecast(single, lead="1h")
+
+
+def test_encoded_states_are_known_up_to_the_noise_of_training(model) -> None:
+    config = replace(model.autoencoder.config, latent_noise=0.3)
+    noisy = AppaModel(
+        model.spec,
+        ConvAutoencoder(config),
+        model.network,
+        model.schedule,
+        replace(model.normalisation, latent_std=np.array([2.0])),
+        name="noisy",
+    )
+    np.testing.assert_allclose(noisy.latent_variance, np.full(SIZE, 0.15**2))
+    np.testing.assert_allclose(model.latent_variance, np.full(SIZE, 1e-4))  # the floor
 
 
 def test_forecasts_all_at_once_want_corrections(model, window) -> None:
@@ -327,7 +462,7 @@ def test_forecasts_all_at_once_want_corrections(model, window) -> None:
     truth = 4 * RHO ** np.arange(1, 7)
     assert abs(plain[0] - truth[0]) < 0.6
     assert (np.diff(corrected) < 0.1).all()
-    assert np.abs(corrected - truth).mean() < 0.75 * np.abs(plain - truth).mean()
+    assert np.abs(corrected - truth).mean() < 0.85 * np.abs(plain - truth).mean()
 
 
 def test_what_a_learned_prior_cannot_do(model, window, obs) -> None:

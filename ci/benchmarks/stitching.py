@@ -19,11 +19,12 @@ from azula.sample import HeunSampler
 from markdown import markdown
 from torch import Tensor, nn
 
-from xappa.diffusion.blankets import STITCHINGS, BlanketDenoiser, Cut, TrajectoryDenoiser
+from xappa.diffusion.blankets import BlanketDenoiser, Cut, TrajectoryDenoiser
 from xappa.diffusion.guidance import MMPSDenoiser
 from xappa.diffusion.linear import Noise
 from xappa.diffusion.schedules import schedule_of
 from xappa.diffusion.scoped import BlanketwiseDenoiser
+from xappa.models.settings import STITCHINGS
 
 
 class Exact(nn.Module):

@@ -37,9 +37,7 @@ from torch.utils.checkpoint import checkpoint
 
 from xappa.errors import ArgumentError
 
-__all__ = ["STITCHINGS", "BlanketDenoiser", "Cut", "TrajectoryDenoiser"]
-
-STITCHINGS = ("symmetrical", "causal", "average")
+__all__ = ["BlanketDenoiser", "Cut", "TrajectoryDenoiser"]
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -121,16 +119,14 @@ class Cut:
     stitching: str = "symmetrical"
 
     def __post_init__(self) -> None:
-        good = 1 <= self.blanket <= self.length and 1 <= self.stride <= self.blanket
-        if not good or self.stitching not in STITCHINGS:
+        if not (1 <= self.blanket <= self.length and 1 <= self.stride <= self.blanket):
             raise ArgumentError(
                 "the trajectory cannot be cut so",
-                where="blankets",
-                expected="a blanket of at most the trajectory, a stride from 1 to the blanket, and "
-                f"stitching one of {', '.join(STITCHINGS)}",
-                got=f"{self.length} states, blanket {self.blanket}, stride {self.stride}, "
-                f"{self.stitching!r}",
-                remedy="choose others",
+                where="guidance=, overlap",
+                expected=f"blankets of at most {self.length} states that overlap by 0 to "
+                f"{self.blanket - 1}",
+                got=f"blankets of {self.blanket}, overlap {self.blanket - self.stride}",
+                remedy="choose another overlap, or leave it out for half a blanket",
             )
 
     @property

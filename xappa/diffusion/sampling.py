@@ -236,6 +236,7 @@ def draw(
     times: Sequence[float] | np.ndarray,
     like: Tensor,
     progress: Callable[[Any], Any] | None = None,
+    purpose: str = "sampler",
 ) -> Tensor:
     """Draw trajectories of latents by reverse diffusion, each member from its own streams.
 
@@ -251,6 +252,8 @@ def draw(
         A tensor with the dtype and the device wanted.
     progress
         Wraps the iterable of steps, as `tqdm.tqdm` does.
+    purpose
+        What the numbers are for: part of the key of the streams.
 
     Returns
     -------
@@ -265,7 +268,7 @@ def draw(
 
         sampler.progress_bar = progress_bar
     shape = (len(members), len(times), size)
-    with MemberNoise(seed, "sampler", members, times):
+    with MemberNoise(seed, purpose, members, times):
         x = sampler.init(shape, dtype=like.dtype, device=like.device)
         drawn: Tensor = sampler(x)
     return drawn

@@ -43,6 +43,8 @@ class Model(abc.ABC):
     kind: ClassVar[str]
     #: How ``assimilate`` draws where no method is asked for.
     default_method: ClassVar[str]
+    #: Of latents, as `encode_array` returns them.
+    latent_dtype: ClassVar[type[np.floating[Any]]] = np.float64
     #: Whether it holds networks, which run on the device of the options.
     has_networks: ClassVar[bool] = False
 

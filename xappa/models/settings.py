@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
 
 from xappa.errors import ArgumentError
 
-__all__ = ["METHODS", "Guidance"]
+__all__ = ["METHODS", "STITCHINGS", "Guidance"]
 
+#: How `xappa.diffusion.blankets.Cut` stitches.
+STITCHINGS = ("symmetrical", "causal", "average")
 METHODS = ("exact", "mmps", "jfps", "sda", "dps")
 
 
@@ -38,6 +44,11 @@ class Guidance:
         With a learned prior: whether each ``"blanket"`` is guided by itself before they are
         stitched, or the whole ``"trajectory"`` after, which decodes each state once instead of
         once for each blanket, and is less accurate where states correlate beyond a blanket.
+    stitching
+        How blankets are stitched: ``"symmetrical"``, ``"causal"`` or ``"average"``, see
+        `xappa.diffusion.blankets`.
+    overlap
+        States that a blanket shares with the next one; None for half a blanket.
     square_root
         For ``exact``: whether to draw by the exact square root instead of perturbed observations.
 
@@ -55,24 +66,41 @@ class Guidance:
     covariance: str = "tweedie"
     whiten: bool = True
     scope: str = "blanket"
+    stitching: str = "symmetrical"
+    overlap: int | None = None
     square_root: bool = False
 
     def __post_init__(self) -> None:
         checks = {
             "solver": self.solver in (None, "cg", "gmres"),
-            "iterations": self.iterations is None or self.iterations >= 1,
-            "rtol": 0 <= self.rtol < 1,
-            "gamma": self.gamma >= 0,
-            "zeta": self.zeta >= 0,
+            "iterations": self.iterations is None or _whole(self.iterations, 1),
+            "rtol": _real(self.rtol) and 0 <= self.rtol < 1,
+            "gamma": _real(self.gamma) and self.gamma >= 0,
+            "zeta": _real(self.zeta) and self.zeta >= 0,
             "covariance": self.covariance in ("tweedie", "simple"),
+            "whiten": isinstance(self.whiten, bool),
             "scope": self.scope in ("trajectory", "blanket"),
+            "stitching": self.stitching in STITCHINGS,
+            "overlap": self.overlap is None or _whole(self.overlap, 0),
+            "square_root": isinstance(self.square_root, bool),
         }
         for name, good in checks.items():
             if not good:
                 raise ArgumentError(
                     f"guidance has a bad {name}",
                     where="guidance=",
-                    expected="solver 'cg' or 'gmres', iterations >= 1, 0 <= rtol < 1, gamma >= 0, "
-                    "zeta >= 0, covariance 'tweedie' or 'simple', scope 'trajectory' or 'blanket'",
+                    expected="solver 'cg' or 'gmres', a whole number of iterations >= 1, 0 <= rtol "
+                    "< 1, gamma >= 0, zeta >= 0, covariance 'tweedie' or 'simple', scope "
+                    f"'trajectory' or 'blanket', stitching one of {', '.join(STITCHINGS)}, a whole "
+                    "overlap >= 0, whiten and square_root True or False",
                     got=f"{name}={getattr(self, name)!r}",
                 )
+
+
+def _whole(value: Any, least: int) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(value >= least)
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import METHODS, Guidance
 
-__all__ = ["DEFAULT_SAMPLER", "cannot", "check_sampling", "gaussian_model", "seed_of"]
+__all__ = [
+    "DEFAULT_SAMPLER",
+    "cannot",
+    "check_overlap",
+    "check_sampling",
+    "describe_settings",
+    "gaussian_model",
+    "seed_of",
+]
 
 #: Third-order accuracy at one denoiser call for each step; see docs/benchmarks.md.
 DEFAULT_SAMPLER = Sampler("multistep", steps=32, options={"order": 3})
@@ -50,6 +59,36 @@ def check_sampling(method: str | None, sampler: Any, guidance: Any) -> Any:
             got=type(sampler).__name__,
         )
     return sampler
+
+
+def check_overlap(guidance: Guidance, model: Model) -> None:
+    """Check that the model's blankets can overlap so.
+
+    Raises
+    ------
+    ArgumentError
+        If they are no longer than the overlap.
+    """
+    if guidance.overlap is not None and guidance.overlap >= model.blanket:
+        raise ArgumentError(
+            "blankets cannot overlap by their whole length",
+            where="guidance=, overlap",
+            expected=f"0 to {model.blanket - 1} states",
+            got=guidance.overlap,
+            remedy="choose less, or leave it out for half a blanket",
+        )
+
+
+def describe_settings(sampler: Any, guidance: Guidance) -> dict[str, Any]:
+    """Return how the reverse diffusion was run, in a form that JSON can hold."""
+    said = asdict(sampler) if isinstance(sampler, Sampler) else {"name": _named(sampler)}
+    return {"sampler": said, "guidance": asdict(guidance)}
+
+
+def _named(function: Any) -> str:
+    """Return the name of a function, without the address in its repr."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _ddpm(sampler: Any) -> Sampler:

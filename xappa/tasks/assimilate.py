@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
 from xappa.progress import progress_bar
-from xappa.tasks.arguments import check_sampling, seed_of
+from xappa.tasks.arguments import check_overlap, check_sampling, describe_settings, seed_of
 from xappa.tasks.background import describe_error, relative_error
 from xappa.tasks.departures import warn_of_departures
 from xappa.tasks.labels import count, finish, warn_of_guesses
@@ -44,15 +44,7 @@ class Settings:
         """Return the settings in a form that JSON can hold."""
         if self.method == "exact":
             return {"square_root": self.guidance.square_root}
-        sampler = self.sampler
-        said = asdict(sampler) if isinstance(sampler, Sampler) else {"name": _named(sampler)}
-        return {"sampler": said, "guidance": asdict(self.guidance)}
-
-
-def _named(function: Any) -> str:
-    """Return the name of a function, without the address in its repr."""
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+        return describe_settings(self.sampler, self.guidance)
 
 
 def assimilate(
@@ -171,6 +163,8 @@ def assimilate(
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
     if method == "exact":
         check_exact(model, operator)
+    if model.has_networks:
+        check_overlap(settings.guidance, model)
     background = None if relative is None else _background(pack(ds, model.spec, layout))
     warn_of_departures(model, operator, window.seconds)
     if is_lazy(ds):

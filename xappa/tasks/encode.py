@@ -19,7 +19,7 @@ from xappa.tasks.lazy import by_time
 from xappa.tasks.window import in_calendar
 from xappa.units import quantities, requantify
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "holds_latents", "read_latents", "with_units_of"]
 
 _LAYOUT = "xappa_layout"
 
@@ -30,28 +30,32 @@ def encode(ds: xr.Dataset, model: Model | str | Path | None = None) -> xr.Datase
     Parameters
     ----------
     ds
-        States on the model's grid. Missing values are allowed: the latents are then those expected
-        given what is present. Dask-backed data stay lazy.
+        States on the model's grid. With a Gaussian prior missing values are allowed: the latents
+        are then those expected given what is present. Dask-backed data stay lazy.
     model
         The model; None resolves as `xappa.models.catalogue.resolve` says.
 
     Returns
     -------
     xarray.Dataset
-        ``latent`` ([member,] time, mode), standardised, float64, with the coordinates of ``ds``;
-        what `decode` needs to give back the labels of ``ds`` goes along.
+        ``latent`` ([member,] time, mode), standardised, float64 (of a Gaussian prior) or float32
+        (of a learned one), with the coordinates of ``ds``; what `decode` needs to give back the
+        labels of ``ds`` goes along.
 
     Raises
     ------
     NoModelError, HandshakeError
         If there is no model, or ``ds`` does not fit it.
+    DataError
+        If values are missing and the model is a learned one, whose autoencoder needs whole states.
     """
     model, _ = resolve(model, ds)
     layout = Layout.of(ds, model.spec)
     warn_of_guesses(ds, layout, model)
     packed = pack(ds, model.spec, layout)
     seconds = in_calendar(layout, model)
-    data = by_time(model.encode_array, packed.data, seconds, (model.latent_size,), 3)
+    dtype = model.latent_dtype
+    data = by_time(model.encode_array, packed.data, seconds, (model.latent_size,), 3, dtype)
     template = layout.template
     dims: list[str] = []
     if layout.member_size is not None:
@@ -124,10 +128,33 @@ def decode(z: xr.Dataset, model: Model | str | Path | None = None) -> xr.Dataset
         If ``z`` holds no latents of this model.
     """
     model, _ = resolve(model, z)
-    if "latent" not in z or _LAYOUT not in z.attrs:
+    layout, data = read_latents(z, model, "decode")
+    seconds = in_calendar(layout, model)
+    states = by_time(model.decode_array, data, seconds, model.spec.shape, 1)
+    dims: tuple[str, ...] = ("time", "channel", "latitude", "longitude")
+    if layout.member_size is not None:
+        dims = ("member", *dims)
+    out = unpack(xr.DataArray(states, dims=dims), layout)
+    return with_units_of(z, finish(out, layout, model, "decode"))
+
+
+def holds_latents(ds: xr.Dataset) -> bool:
+    """Whether a Dataset is what `encode` returned."""
+    return "latent" in ds and _LAYOUT in ds.attrs
+
+
+def read_latents(z: xr.Dataset, model: Model, where: str) -> tuple[Layout, Any]:
+    """Return the layout of the states that were encoded, and the latents ([member,] time, mode).
+
+    Raises
+    ------
+    DataError
+        If ``z`` holds no latents of this model.
+    """
+    if not holds_latents(z):
         raise DataError(
             "the Dataset holds no latents",
-            where="decode",
+            where=where,
             expected=f"a variable 'latent' and the attribute {_LAYOUT!r}, as encode writes them",
             got=", ".join(map(str, z.data_vars)) or "no variables",
             remedy="pass what ds.appa.encode(model) returned",
@@ -138,22 +165,18 @@ def decode(z: xr.Dataset, model: Model | str | Path | None = None) -> xr.Dataset
             where="latent",
             expected=f"{model.latent_size} modes",
             got=z.sizes["mode"],
-            remedy="decode with the model that encoded",
+            remedy=f"{where} with the model that encoded",
         )
     layout = Layout.of(_skeleton(z), model.spec)
     latent = z["latent"]
     order: list[Any] = [layout.roles.member] if layout.member_size is not None else []
     order += [layout.roles.time] if layout.roles.time is not None else []
     data = latent.transpose(*order, "mode").data
-    if layout.roles.time is None:
-        data = data[..., None, :]
-    seconds = in_calendar(layout, model)
-    states = by_time(model.decode_array, data, seconds, model.spec.shape, 1)
-    dims: tuple[str, ...] = ("time", "channel", "latitude", "longitude")
-    if layout.member_size is not None:
-        dims = ("member", *dims)
-    out = unpack(xr.DataArray(states, dims=dims), layout)
-    finish(out, layout, model, "decode")
+    return layout, data[..., None, :] if layout.roles.time is None else data
+
+
+def with_units_of(z: xr.Dataset, out: xr.Dataset) -> xr.Dataset:
+    """Give variables that were pint quantities before they were encoded their units again."""
     entries = json.loads(z.attrs[_LAYOUT])
     units = {e["name"]: e["attrs"]["units"] for e in entries if e["quantified"]}
     return requantify(out, quantities(units)) if units else out

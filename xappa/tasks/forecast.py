@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import Guidance
 from xappa.progress import progress_bar
-from xappa.tasks.arguments import cannot, check_sampling, seed_of
+from xappa.tasks.arguments import cannot, check_overlap, check_sampling, describe_settings, seed_of
+from xappa.tasks.encode import holds_latents, read_latents, with_units_of
 from xappa.tasks.labels import finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.window import in_calendar, member_numbers
@@ -49,8 +51,9 @@ def forecast(
     Parameters
     ----------
     ds
-        States; the last K - 1 of them, at most, are conditioned upon. With a realization dimension
-        each member is continued by itself. Dask-backed data stay lazy.
+        States, or latents that `encode` returned; the last K - 1 of them, at most, are conditioned
+        upon. With a realization dimension each member is continued by itself. Dask-backed data stay
+        lazy.
     model
         The prior; None resolves as `xappa.models.catalogue.resolve` says.
     lead
@@ -79,16 +82,22 @@ def forecast(
     ArgumentError
         If ``preds_per_step`` is no positive integer.
     DataError
-        If the last state is missing.
+        If the last state is missing, or the latents are those of another model.
     NoModelError, HandshakeError, MembersError
         As for ``assimilate``.
     """
     sampler = check_sampling(None, sampler, guidance)
     model, how = resolve(model, ds)
-    layout = Layout.of(ds, model.spec)
+    encoded = holds_latents(ds)
+    if encoded:
+        layout, last = read_latents(ds, model, "forecast")
+    else:
+        layout = Layout.of(ds, model.spec)
+        last = None
     steps = _steps(lead, model)
     numbers = member_numbers(members, layout, multiple=True)
-    warn_of_guesses(ds, layout, model)
+    if not encoded:
+        warn_of_guesses(ds, layout, model)
     seed = seed_of(seed)
     if layout.times is None:
         raise CoordinateError(
@@ -99,14 +108,17 @@ def forecast(
         )
     bar = None if is_lazy(ds) else progress_bar(progress, "forecast")
     how_to = _How(numbers, seed, preds_per_step, sampler, guidance or Guidance(), bar)
-    states = _states(ds, layout, model, steps, _way(model, layout.n_times, how_to), numbers, seed)
+    way = _way(model, layout.n_times, how_to)
+    last = pack(ds, model.spec, layout).data if last is None else last
+    chunks = time_chunks(ds, layout) if is_lazy(ds) else None
+    states = _states(last, encoded, in_calendar(layout, model), model, steps, way, how_to, chunks)
     ahead = layout.times[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
     later = layout.with_times(ahead)
     dims = ("member", "time", "channel", "latitude", "longitude")
     out = unpack(xr.DataArray(states, dims=dims), later)
     out = _with_lead(out, later, layout.times[-1], ahead)
     remember(model)
-    return finish(
+    out = finish(
         out,
         later,
         model,
@@ -115,7 +127,10 @@ def forecast(
         seed=seed,
         members=len(numbers),
         lead=str(lead),
+        states_before=min(way.kept, layout.n_times),
+        **way.settings,
     )
+    return with_units_of(ds, out) if encoded else out
 
 
 def _steps(lead: Any, model: Model) -> int:
@@ -134,19 +149,28 @@ def _steps(lead: Any, model: Model) -> int:
             where="lead=",
             expected=f"a multiple of {step:g} s",
             got=f"{lead} ({seconds:g} s)",
+            remedy=_nearest(seconds, step),
         )
     return steps
 
 
-def _continued(
+def _nearest(seconds: float, step: float) -> str:
+    """Return which leads are near one that cannot be had."""
+    below, above = (
+        max(1, n) * step for n in (math.floor(seconds / step), math.ceil(seconds / step))
+    )
+    leads = [str(np.timedelta64(round(lead), "s").astype(object)) for lead in {below, above}]
+    return "choose " + " or ".join(sorted(leads)) + " (h:mm:ss)"
+
+
+def _past_states(
     model: GaussianModel,
     last: np.ndarray,
     seconds: np.ndarray,
-    ahead: np.ndarray,
     members: Sequence[int],
     seed: int,
 ) -> np.ndarray:
-    """Draw latents (B, steps, M) at the times ahead, given the last packed states."""
+    """Draw latents (B, n, M) of the last packed states that have values."""
     last = last.reshape(-1, *last.shape[-4:])
     known = np.isfinite(last).any(axis=(-3, -2, -1)).all(axis=0)
     if not known[-1]:
@@ -159,13 +183,20 @@ def _continued(
         )
     # Only what follows the last gap: a state without values is no state to condition upon.
     first = int(np.flatnonzero(~known)[-1]) + 1 if not known.all() else 0
-    past = _past(model, last[:, first:], seconds[first:], members, seed)
+    return _past(model, last[:, first:], seconds[first:], members, seed).numpy()
+
+
+def _continued(
+    model: GaussianModel, past: np.ndarray, ahead: np.ndarray, members: Sequence[int], seed: int
+) -> np.ndarray:
+    """Draw latents (B, steps, M) at the times ahead, given those of the last states (B, n, M)."""
+    known = torch.as_tensor(np.asarray(past, np.float64))
     white = torch.as_tensor(standard_normal(seed, "forecast", members, ahead, model.latent_size))
     order = max(1, model.process.order)
     for k in range(len(ahead)):
-        state = model.process.step(past[:, -order:], white[:, k])
-        past = torch.cat([past, state[:, None]], dim=1)
-    return past[:, -len(ahead) :].numpy()
+        state = model.process.step(known[:, -order:], white[:, k])
+        known = torch.cat([known, state[:, None]], dim=1)
+    return known[:, -len(ahead) :].numpy()
 
 
 def _past(
@@ -246,55 +277,75 @@ class _Way:
     ----------
     kept
         States that are conditioned upon.
+    encode
+        Maps packed states ([member,] n, channel, latitude, longitude) and their times to latents
+        (B, n, L) of all members.
     draw
-        Maps packed states, their times and the times ahead to latents ahead.
+        Maps latents of all members, their times and the times ahead to latents ahead.
     decode
         Maps latents and their times to packed states.
-    token
+    settings
         What of the user's settings determines the numbers.
     """
 
     kept: int
+    encode: Callable[[np.ndarray, np.ndarray], np.ndarray]
     draw: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     decode: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    token: tuple[Any, ...] = ()
+    settings: dict[str, Any]
 
 
 def _way(model: Model, n_times: int, how: _How) -> _Way:
+    members, seed = how.members, how.seed
     if isinstance(model, GaussianModel):
         return _Way(
             max(1, min(model.process.order, n_times)),
-            lambda last, seconds, ahead: _continued(
-                model, last, seconds, ahead, how.members, how.seed
-            ),
-            lambda latents, ahead: _decoded(model, latents, ahead, how.members, how.seed),
+            lambda states, seconds: _past_states(model, states, seconds, members, seed),
+            lambda past, seconds, ahead: _continued(model, past, ahead, members, seed),
+            lambda latents, ahead: _decoded(model, latents, ahead, members, seed),
+            {},
         )
     if not isinstance(model, AppaModel):
         raise cannot(model, "forecast")
+    check_overlap(how.guidance, model)
+    if model.blanket < 2:
+        raise ArgumentError(
+            "the model knows single states, which say nothing of what follows them",
+            where="model.blanket",
+            expected="blankets of 2 states or more",
+            got=model.blanket,
+            remedy="take a model that was trained on longer blankets",
+        )
     at_once = _at_once(how.preds_per_step, model)
 
-    def draw(last: np.ndarray, seconds: np.ndarray, ahead: np.ndarray) -> np.ndarray:
-        past = model.encode_array(last.reshape(-1, *last.shape[-4:]), seconds)
-        own = past[[k % len(past) for k in range(len(how.members))]]
+    def encode(states: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        return _of_all(model.encode_array(states, seconds), members)
+
+    def draw(past: np.ndarray, seconds: np.ndarray, ahead: np.ndarray) -> np.ndarray:
         return continued(
             model,
-            own,
+            past,
             seconds,
             ahead,
-            how.members,
-            how.seed,
+            members,
+            seed,
             at_once=at_once,
             sampler=how.sampler,
             guidance=how.guidance,
             progress=how.bar,
         )
 
-    return _Way(
-        max(1, min(n_times, model.blanket - 1)),
-        draw,
-        model.decode_array,
-        (at_once, how.sampler, how.guidance),
-    )
+    settings = {
+        "preds_per_step": at_once,
+        "settings": describe_settings(how.sampler, how.guidance),
+    }
+    return _Way(max(1, min(n_times, model.blanket - 1)), encode, draw, model.decode_array, settings)
+
+
+def _of_all(latents: np.ndarray, members: Sequence[int]) -> np.ndarray:
+    """Give each member the latents ([member,] n, L) that it goes on from: shape (B, n, L)."""
+    own = latents.reshape(-1, *latents.shape[-2:])
+    return own[[k % len(own) for k in range(len(members))]]
 
 
 def _at_once(preds_per_step: int | None, model: Model) -> int:
@@ -314,32 +365,38 @@ def _at_once(preds_per_step: int | None, model: Model) -> int:
 
 
 def _states(
-    ds: xr.Dataset,
-    layout: Layout,
+    last: Any,
+    encoded: bool,
+    seconds: np.ndarray,
     model: Model,
     steps: int,
     way: _Way,
-    members: Sequence[int],
-    seed: int,
+    how: _How,
+    chunks: Sequence[int] | None,
 ) -> Any:
-    """Return packed states (B, steps, channel, latitude, longitude), lazy if ``ds`` is."""
-    seconds = in_calendar(layout, model)[-way.kept :]
-    ahead = seconds[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
-    last = pack(ds, model.spec, layout).isel(time=slice(-way.kept, None))
+    """Return packed states (B, steps, channel, latitude, longitude), lazy if there are chunks.
 
-    def sample(states: np.ndarray) -> np.ndarray:
-        return way.draw(states, seconds, ahead)
+    ``last`` are packed states ([member,] T, ...), or latents if ``encoded``, at ``seconds``.
+    """
+    axis = last.ndim - (2 if encoded else 4)
+    last = last[(slice(None),) * axis + (slice(-way.kept, None),)]
+    seconds = seconds[-way.kept :]
+    ahead = seconds[-1] + float(model.spec.time_step or 0) * np.arange(1, steps + 1)
+
+    def sample(values: np.ndarray) -> np.ndarray:
+        past = _of_all(values, how.members) if encoded else way.encode(values, seconds)
+        return way.draw(past, seconds, ahead)
 
     def decode(latents: np.ndarray, picked: slice) -> np.ndarray:
         return way.decode(latents[:, picked], ahead[picked])
 
-    if not is_lazy(ds):
-        return decode(sample(last.values), slice(None))
-    size = max(time_chunks(ds, layout))
-    chunks = [min(size, steps - start) for start in range(0, steps, size)]
-    token = ("forecast", model, seconds, ahead, list(members), seed, way.token)
-    shape = (len(members), steps, *model.spec.shape)
-    return decode_lazily(sample, decode, last.data, token, shape, chunks)
+    if chunks is None:
+        return decode(sample(np.asarray(last)), slice(None))
+    size = max(chunks)
+    blocks = [min(size, steps - start) for start in range(0, steps, size)]
+    token = ("forecast", model, seconds, ahead, list(how.members), how.seed, way.settings)
+    shape = (len(how.members), steps, *model.spec.shape)
+    return decode_lazily(sample, decode, last, token, shape, blocks)
 
 
 def _with_lead(out: xr.Dataset, layout: Layout, start: float, ahead: np.ndarray) -> xr.Dataset:

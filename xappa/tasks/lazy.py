@@ -74,6 +74,7 @@ def by_time(
     seconds: np.ndarray,
     trailing: tuple[int, ...],
     dims: int,
+    dtype: Any = np.float64,
 ) -> Any:
     """Map a function of (states, seconds) over blocks of times, lazily if the data are lazy.
 
@@ -89,6 +90,8 @@ def by_time(
         The trailing shape of the result.
     dims
         Number of axes after time.
+    dtype
+        Of the result.
     """
     if isinstance(data, np.ndarray):
         return function(data, seconds)
@@ -104,9 +107,9 @@ def by_time(
     return da.map_blocks(
         block,
         data,
-        dtype=np.float64,
+        dtype=dtype,
         chunks=(*data.chunks[: axis + 1], *((n,) for n in trailing)),
         drop_axis=list(range(axis + 1, data.ndim)) if len(trailing) != dims else None,
         new_axis=list(range(axis + 1, axis + 1 + len(trailing))) if len(trailing) != dims else None,
-        meta=np.empty((0,) * (axis + 1 + len(trailing))),
+        meta=np.empty((0,) * (axis + 1 + len(trailing)), dtype),
     )

@@ -61,7 +61,7 @@ def posterior_of(
         present = np.isfinite(model.std)
         present_background(background, present)
         # One error for all latents: each of them says something of all variables.
-        variance = float(np.mean(relative[present] ** 2))
+        variance = np.mean(relative[present] ** 2, keepdims=True)
         latents = model.encode_array(background, window.seconds[window.inside])
         states = np.arange(*window.inside.indices(len(window.seconds)))
         estimate = LatentEstimate(states, latents, variance)

@@ -1,8 +1,9 @@
 r"""Continuing trajectories with a latent diffusion prior.
 
-The past states are encoded, and their latents are observations of the first states of a window with
-a small error; the later states of the window are drawn given them. For a longer forecast the window
-slides: what was drawn becomes the past (Andry et al. 2025, autoregressive forecasts).
+The past states are encoded, and their latents are observations of the first states of a window,
+with the error of the noise that latents had in training; the later states of the window are drawn
+given them. For a longer forecast the window slides: what was drawn becomes the past (Andry et al.
+2025, autoregressive forecasts).
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator
 
 __all__ = ["continued"]
-
-#: Variance of the error with which the past is known, in standardised latents.
-_PAST = 1e-4
 
 
 def continued(
@@ -65,10 +63,12 @@ def continued(
         wanted = max(model.blanket // 2, model.blanket - len(new))
         kept = max(1, min(len(times), wanted))
         window = np.concatenate([times[-kept:], new])
-        estimate = LatentEstimate(np.arange(kept), known[:, -kept:], _PAST)
+        estimate = LatentEstimate(np.arange(kept), known[:, -kept:], model.latent_variance)
         nothing = ObservationOperator.build([], model.spec, window)
         posterior = LatentPosterior(model, nothing, window, estimate)
-        draws = posterior.draw("mmps", members, seed, sampler, guidance, progress)
+        # Each window has streams of its own: its past came out of those of the one before.
+        purpose = f"forecast {first}"
+        draws = posterior.draw("mmps", members, seed, sampler, guidance, progress, purpose)
         known = np.concatenate([known, draws.latents[:, kept:]], axis=1)
         times = np.concatenate([times, new])
     return known[:, len(seconds) :]

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["AppaModel", "loaded"]
 
 _STATES_AT_ONCE = 64
+#: Of standardised latents that were encoded; without any, guidance would be stiff.
+_LEAST_VARIANCE = 1e-4
 
 
 class AppaModel(Model):
@@ -70,6 +72,7 @@ class AppaModel(Model):
     kind = "appa"
     default_method = "mmps"
     has_networks = True
+    latent_dtype = np.float32
 
     def __init__(
         self,
@@ -114,6 +117,16 @@ class AppaModel(Model):
         if self.normalisation.missing is not None:
             std[self.normalisation.missing.astype(bool)] = np.nan
         return std.ravel()
+
+    @property
+    def latent_variance(self) -> np.ndarray:
+        """Variance of the noise on standardised latents, shape (L,), with a floor of 1e-4.
+
+        It is the error with which an encoded state is known.
+        """
+        noise = self.autoencoder.config.latent_noise / self.normalisation.latent_std
+        rows, columns, _ = self.autoencoder.config.latent_shape
+        return np.tile(np.maximum(noise**2, _LEAST_VARIANCE), rows * columns)
 
     def expected(self, seconds: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return climatological means and standard deviations at (time, flat point) pairs."""

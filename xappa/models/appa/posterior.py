@@ -55,12 +55,12 @@ class LatentEstimate:
     latents
         Their latents, shape (n, L), or (B, n, L) where each member has its own.
     variance
-        Of their error, in standardised latents.
+        Of their error, in standardised latents, shape () or (L,).
     """
 
     states: np.ndarray
     latents: np.ndarray
-    variance: float
+    variance: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,8 +165,8 @@ class LatentPosterior:
         variance: np.ndarray = self.operator.error_std**2 + lost**2
         if self.estimate is None:
             return variance
-        known = self.estimate.latents.shape[-2] * self.estimate.latents.shape[-1]
-        return np.concatenate([variance, np.full(known, self.estimate.variance)])
+        shape = self.estimate.latents.shape[-2:]
+        return np.concatenate([variance, np.broadcast_to(self.estimate.variance, shape).ravel()])
 
     def _scaled(self, name: str) -> np.ndarray:
         """Carry a standard deviation of states to the observations, shape (n_used,)."""
@@ -193,8 +193,11 @@ class LatentPosterior:
         sampler: Sampler | Callable[[Denoiser], azula.sample.Sampler],
         guidance: Guidance,
         progress: Callable[[Any], Any] | None = None,
+        purpose: str = "sampler",
     ) -> Draws:
         """Draw members from the posterior; see `GaussianPosterior.draw`.
+
+        ``purpose`` is part of the key of the random streams.
 
         Members are drawn in as many batches as memory asks for, smaller ones where it runs out;
         they do not know of each other.
@@ -202,7 +205,7 @@ class LatentPosterior:
         parts: list[Tensor] = []
         own, first = replace(self, budget=self.memory), 0
         while first < len(members):
-            size = own._members_at_once(len(members) - first)
+            size = own._members_at_once(len(members) - first, guidance)
             batch = slice(first, first + size)
             try:
                 sampler_of_batch = own._of_members(batch)._sampler(method, sampler, guidance)
@@ -214,6 +217,7 @@ class LatentPosterior:
                     times=self.padded,
                     like=torch.zeros((), device=self.model.device),
                     progress=progress,
+                    purpose=purpose,
                 )
             except (RuntimeError, MemoryError) as error:
                 if own.memory <= LEAST_BUDGET or not ran_out_of_memory(error):
@@ -230,9 +234,9 @@ class LatentPosterior:
         """Bytes of activations that are kept for gradients at a time."""
         return memory_budget(self.model.device) if self.budget is None else self.budget
 
-    def _members_at_once(self, count: int) -> int:
+    def _members_at_once(self, count: int, guidance: Guidance) -> int:
         """How many members fit; of one that does not, parts are computed again."""
-        blankets = self.cut().starts
+        blankets = self.cut(guidance).starts
         ends = [np.arange(k, k + self.model.blanket) for k in blankets]
         decoded = sum(int(np.isin(self.observed_states, states).sum()) for states in ends)
         each = decoded * self.model.activation_bytes
@@ -246,10 +250,11 @@ class LatentPosterior:
             return self
         return replace(self, estimate=replace(estimate, latents=estimate.latents[batch]))
 
-    def cut(self) -> Cut:
-        """Return how the trajectory is cut into blankets, half of each overlapping the next."""
+    def cut(self, guidance: Guidance) -> Cut:
+        """Return how the trajectory is cut into blankets and stitched."""
         blanket = self.model.blanket
-        return Cut(len(self.padded), blanket, max(1, blanket // 2))
+        overlap = blanket // 2 if guidance.overlap is None else guidance.overlap
+        return Cut(len(self.padded), blanket, blanket - overlap, guidance.stitching)
 
     def _sampler(
         self,
@@ -257,7 +262,7 @@ class LatentPosterior:
         sampler: Sampler | Callable[[Denoiser], azula.sample.Sampler],
         guidance: Guidance,
     ) -> azula.sample.Sampler:
-        dates, cut = self.model.dates(self.padded), self.cut()
+        dates, cut = self.model.dates(self.padded), self.cut(guidance)
         network = self.model.network
         batch = max(1, self.memory // network.config.activation_bytes)
         blankets = BlanketDenoiser(network, self.model.denoiser.schedule, batch)
