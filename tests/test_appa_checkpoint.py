@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import xarray as xr
 
 import xappa
+from xappa.bridge import Layout, unpack
 from xappa.errors import BundleError, GuessWarning
 from xappa.models.appa.checkpoint import state_dicts
 from xappa.models.appa.era5 import ERA5_STATE, era5_spec, plain_spec
@@ -203,6 +205,7 @@ def test_no_code_of_a_pickle_runs(tmp_path, name) -> None:
         DUMP / "ae/config.yaml",
         DUMP / "ae/model.pth",
         DUMP / "stats.pth",
+        DUMP / "denoisers/run/0/config.yaml",
         DUMP / "denoisers/run/0/model_best.pth",
     ],
 )
@@ -218,6 +221,122 @@ def test_missing_and_truncated_files(tmp_path, name) -> None:
         xappa.open_model(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["denoisers", "ae"])
+def test_missing_folders_are_named(tmp_path, folder) -> None:
+    write(tmp_path)
+    shutil.rmtree(tmp_path / DUMP / folder)
+    with pytest.raises(BundleError, match=rf"is missing[\s\S]*{folder}.*config\.yaml"):
+        xappa.open_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"version https://git-lfs.github.com/spec/v1\nsize 12\n", b"<html>", b"\x80\x02K\x01."],
+)
+@pytest.mark.parametrize("name", ["stats.pth", "ae/model.pth"])
+def test_damaged_files_are_called_damaged(tmp_path, name, content) -> None:
+    write(tmp_path)
+    (tmp_path / DUMP / name).write_bytes(content)
+    with pytest.raises(BundleError, match=r"damaged|no dictionary of tensors") as caught:
+        xappa.open_model(tmp_path)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda w: {**w, "std": 0 * w["std"]}, "not positive"),
+        (lambda w: {**w, "mean": w["mean"] * torch.nan}, "not finite"),
+        (lambda w: {**w, "mean": w["mean"].to(torch.complex64)}, "complex64"),
+        (lambda w: {**w, "mean": w["mean"].int()}, "int32"),
+        (lambda w: {**w, "mean": w["mean"].to_sparse()}, "sparse"),
+        (lambda w: {**w, 3: w["mean"]}, "the key 3"),
+        (lambda w: {**w, "median": w["mean"]}, "median"),
+        (lambda w: {**w, "mean": w["mean"].double()}, None),
+    ],
+)
+def test_statistics_of_latents(tmp_path, change, match) -> None:
+    write(tmp_path)
+    path = tmp_path / DUMP / "stats.pth"
+    torch.save(change(torch.load(path)), path)
+    if match is None:
+        assert opened(tmp_path).blanket == 4
+        return
+    with pytest.raises(BundleError, match=match):
+        xappa.open_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("patch_size: [1, 1]", "patch_size: 1"),
+        ("ffn_factor: 1", "kernel_size: 3"),
+        ("ffn_factor: 1", "kernel_size: [3, 3]"),
+        ("ffn_factor: 1", "stride: [2, 2]"),
+        ("noise_level: 0.1", "noise_level: 1e-1"),
+    ],
+)
+def test_other_spellings_of_the_same(tmp_path, old, new) -> None:
+    expected = write(tmp_path)
+    edit(tmp_path / DUMP / "ae" / "config.yaml", old, new)
+    assert opened(tmp_path).autoencoder.config == expected.autoencoder.config
+
+
+def test_periodic_convolutions(tmp_path) -> None:
+    """The authors' ``periodic`` goes round in both directions, beyond the poles as well."""
+    write(tmp_path)
+    edit(tmp_path / DUMP / "ae" / "config.yaml", "ffn_factor: 1", "periodic: true")
+    model = opened(tmp_path)
+    assert model.autoencoder.config.boundary == "torus"
+    conv = model.autoencoder.down[0]
+    x = torch.randn(1, 3, 6, 8)
+    expected = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(x, (1, 1, 1, 1), mode="circular"), conv.weight, conv.bias
+    )
+    torch.testing.assert_close(conv(x), expected)
+
+
+def test_two_statistics_want_a_choice(tmp_path) -> None:
+    write(tmp_path, channels=71, statistics=True)
+    (store,) = (tmp_path / "data").glob("stats_*.zarr")
+    shutil.copytree(store, store.with_name("stats_other.zarr"))
+    with pytest.raises(BundleError, match="statistics of several data sets"):
+        xappa.open_model(tmp_path)
+
+
+def test_the_sea_has_no_temperature_over_land(tmp_path) -> None:
+    """Gaps there are the mean, as in training; a Dataset tells where they are."""
+    write(tmp_path, channels=71, statistics=True)
+    model = xappa.open_model(tmp_path)
+    rng = np.random.default_rng(0)
+    ds = model.template("2021-03-01", "2021-03-01T18")
+    values = model.normalisation.mean + model.normalisation.std * rng.standard_normal(
+        (4, 71, 9, 16)
+    )
+    ds = unpack(
+        xr.DataArray(values, dims=("time", "channel", "latitude", "longitude")),
+        Layout.of(ds, model.spec),
+    )
+    land = ds.longitude < 90
+    sst = ds["sea_surface_temperature"]
+    wet = ds.assign(sea_surface_temperature=sst.where(~land).assign_attrs(sst.attrs))
+    index = [v.standard_name for v, _ in model.spec.channels].index("sea_surface_temperature")
+    filled = ds.assign(
+        sea_surface_temperature=sst.where(
+            ~land, model.normalisation.mean[index, 0, 0]
+        ).assign_attrs(sst.attrs)
+    )
+    z = wet.appa.encode(model)
+    xr.testing.assert_allclose(z.latent, filled.appa.encode(model).latent, rtol=1e-4)
+    assert z.appa.decode(model)["sea_surface_temperature"].notnull().all()
+    taught = model.calibrated(wet)
+    back = wet.appa.encode(taught).appa.decode(taught)
+    assert (back["sea_surface_temperature"].isnull() == land).all()
+    assert (taught.normalisation.reconstruction > 0).all()
+    with pytest.raises(xappa.errors.DataError, match="whole states"):
+        ds.where(ds.latitude > 0).appa.encode(model)
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -229,7 +348,12 @@ def edit(path: Path, old: str, new: str) -> None:
     [
         ("ae", "resize: 2", "resize: 4", "resize 4, where its stages give 2"),
         ("ae", "[5, 10, 4]", "[5, 9, 4]", r"latent_shape \[5, 9, 4\]"),
-        ("ae", "ffn_factor: 1", "colour: red", "unexpected keyword argument 'colour'"),
+        ("ae", "ffn_factor: 1", "colour: red", "ae: unknown colour"),
+        ("ae", "noise_level: 0.1", "noise_level: loud", "noise_level is 'loud', and no number"),
+        ("ae", "shape: [9, 16]", "shape: [9, 16, 2]", "shape is .*no list of 2 positive integers"),
+        ("ae", "lat_channels: 4", "lat_channels: null", "lacks lat_channels"),
+        ("ae", "pixel_shuffle: true", "pixel_shuffle: 3", "no true or false"),
+        ("ae", "ffn_factor: 1", "kernel_size: [3, 5]", "kernel_size .* not square"),
         ("ae", "name: cae_f2c4", "name: ico7to3", "icosahedral graphs are not supported"),
         ("ae", "softclip2", "sigmoid", "bad saturation"),
         ("ae", "ae:\n", "encoder:\n", "lacks the section 'ae'"),
@@ -246,6 +370,14 @@ def edit(path: Path, old: str, new: str) -> None:
         ("denoiser", "loglogit", "linear", "no such noise schedule"),
         ("denoiser", "  sigma_max: 1000.0\n", "", "lacks sigma_max"),
         ("denoiser", "backbone:", "backbone: [", "YAML|Error"),
+        ("denoiser", "sigma_min: 0.001", "sigma_min: small", "sigma_min is 'small'"),
+        ("denoiser", "sigma_min: 0.001", "sigma_min: 2000", "sigma_min 2000"),
+        ("denoiser", "blanket_dt: 6", "blanket_dt: 0", "blanket_dt 0"),
+        ("denoiser", "blanket_dt: 6", "blanket_dt: null", "lacks blanket_dt"),
+        ("denoiser", "attention_heads: 2", "attention_heads: 0", "no positive integer"),
+        ("denoiser", "patch_size: [2, 1, 1]", "patch_size: [0, 1, 1]", "no list of 3"),
+        ("denoiser", "dropout: 0.0", "dropout: x", "dropout is 'x'"),
+        ("denoiser", "  blanket_size: 4\ntrain", "  blanket_size: 2\ntrain", "blanket_size is 2"),
     ],
 )
 def test_configurations_that_do_not_fit(tmp_path, file, old, new, match) -> None:
@@ -258,8 +390,6 @@ def test_configurations_that_do_not_fit(tmp_path, file, old, new, match) -> None
 
 def test_several_denoisers_want_a_choice(tmp_path) -> None:
     write(tmp_path)
-    import shutil
-
     runs = tmp_path / DUMP / "denoisers"
     shutil.copytree(runs / "run", runs / "other")
     with pytest.raises(BundleError, match=r"several Appa checkpoints[\s\S]*other/0[\s\S]*run/0"):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from xappa.errors import ArgumentError
+from xappa.models.appa.era5 import ERA5_STATE, era5_spec
+from xappa.models.appa.model import AppaModel
+from xappa.models.appa.normalisation import Normalisation
 from xappa.nn.autoencoder import BOUNDARIES, AutoencoderConfig, ConvAutoencoder
 from xappa.nn.layers import blocks_to_channels, channels_to_blocks
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
@@ -38,6 +42,27 @@ def test_sizes_of_the_published_models() -> None:
     # As the authors' own code counts them: 313.2 and 223.0 million.
     assert count(on_meta(ConvAutoencoder, CAE_F32)) == 313.174727
     assert count(on_meta(LatentTransformer, VIT_LARGE)) == 222.951552
+
+
+def test_the_published_models_say_their_sizes() -> None:
+    """A model of shapes without values has a summary, with the parameters of each part."""
+    with torch.device("meta"):
+        autoencoder, network = ConvAutoencoder(CAE_F32), LatentTransformer(VIT_LARGE)
+    one = np.ones((71, 1, 1))
+    model = AppaModel(
+        era5_spec((721, 1440), ERA5_STATE[71], 3600.0),
+        autoencoder,
+        network,
+        ("rectified", 1e-3, 1e3),
+        Normalisation(0 * one, one, np.zeros(64), np.ones(64), 0 * one),
+        name="appa",
+    )
+    text = model.summary()
+    assert "536,126,279" in text
+    assert "autoencoder 313,174,727" in text
+    assert "denoiser 222,951,552" in text
+    assert "721 x 1440" in text
+    assert "hash" not in text
 
 
 def test_shapes_of_the_published_models() -> None:

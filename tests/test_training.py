@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from torch import Tensor
 
 import xappa
+from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.errors import ArgumentError, DataError
 
 TINY = xappa.AppaTraining(
@@ -108,6 +111,65 @@ def test_data_that_no_prior_can_be_trained_on(weather, change, error, match) -> 
         xappa.train(change(weather), TINY, progress=False)
 
 
-def test_training_takes_steps(weather) -> None:
-    with pytest.raises(ArgumentError, match="at least one step"):
-        xappa.train(weather, replace(TINY, autoencoder_steps=0), progress=False)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"autoencoder_steps": 0},
+        {"denoiser_steps": 2.5},
+        {"batch": True},
+        {"blanket": 1},
+        {"hid_channels": 16},
+        {"patch_size": (2, "1", 1)},
+        {"latent_noise": -0.1},
+        {"learning_rate": 0.0},
+        {"held_out": -0.5},
+    ],
+)
+def test_trainings_that_cannot_be(change) -> None:
+    with pytest.raises(ArgumentError, match=f"bad {next(iter(change))}"):
+        replace(TINY, **change)
+
+
+def test_arguments_of_train(weather) -> None:
+    with pytest.raises(ArgumentError, match="config is no configuration"):
+        xappa.train(weather, "tiny")
+    with pytest.raises(ArgumentError, match="seed is no integer"):
+        xappa.train(weather, TINY, seed=1.5)
+
+
+def test_latents_are_noisy_while_the_denoiser_learns(weather, monkeypatch) -> None:
+    """What the denoiser learns has unit variance, the noise of the first stage included."""
+    seen: list[tuple[float, Tensor]] = []
+
+    class Recorded(BlanketDenoiser):
+        def at(self, x_t: Tensor, sigma: Tensor, dates: Tensor) -> Tensor:
+            seen.extend(zip(sigma.tolist(), x_t.detach(), strict=True))
+            return super().at(x_t, sigma, dates)
+
+    monkeypatch.setattr("xappa.training.appa.BlanketDenoiser", Recorded)
+    noisy = replace(TINY, latent_noise=1.0, autoencoder_steps=40, denoiser_steps=100)
+    model = xappa.train(weather, noisy, seed=0, progress=False)
+    clean = weather.isel(time=slice(72)).appa.encode(model).latent.values.var()
+    assert clean < 0.8  # so that the noise is a part that can be seen
+    nearly = torch.stack([x for sigma, x in seen if sigma < 0.1])
+    assert abs(nearly.var() - 1) < 0.1
+
+
+def test_a_calibrated_model_knows_what_is_lost_and_where_nothing_is(weather) -> None:
+    few = replace(TINY, autoencoder_steps=20, denoiser_steps=2)
+    model = xappa.train(weather, few, progress=False)
+    known = model.normalisation.reconstruction
+    blank = model.with_normalisation(reconstruction=0 * known)
+    held_out = weather.isel(time=slice(72, None))
+    np.testing.assert_allclose(blank.calibrated(held_out).normalisation.reconstruction, known)
+    assert not blank.calibrated(held_out).doubts
+    land = held_out.where(held_out.longitude > held_out.longitude[2])
+    land.t2m.attrs = held_out.t2m.attrs
+    back = land.appa.encode(masked := blank.calibrated(land)).appa.decode(masked)
+    assert (back.t2m.isnull() == land.t2m.isnull()).all()
+    network = xappa.observe.random_stations(held_out, 3, variable="t2m", error=0.3, seed=0)
+    obs = held_out.appa.observe(network, seed=0).isel(time=[0])
+    with pytest.warns(xappa.errors.GuessWarning, match="calibrated"):
+        held_out.isel(time=[0]).appa.assimilate(
+            obs, blank, members=1, seed=0, sampler=xappa.Sampler("ddim", 2), progress=False
+        )

@@ -66,7 +66,8 @@ def _model_rows(model: Model) -> list[tuple[str, Any]]:
     ]
     if model.scores:
         rows.append(("scores", _mapping(model.scores)))
-    rows.append(("hash", model.hash[:16]))
+    if model.has_weights:
+        rows.append(("hash", model.hash[:16]))
     return rows
 
 

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["draw_seed", "generator", "member_keys", "standard_normal"]
+from xappa.errors import ArgumentError
+
+__all__ = ["draw_seed", "generator", "member_keys", "seed_of", "standard_normal"]
 
 Key = int | float | str | np.integer | np.floating
 
@@ -120,3 +122,23 @@ def member_keys(labels: Any, size: int) -> list[int]:
 def draw_seed() -> int:
     """Draw a fresh seed from the operating system's entropy, to be recorded with the result."""
     return int(np.random.SeedSequence().entropy % 2**32)  # type: ignore[operator]
+
+
+def seed_of(seed: Any) -> int:
+    """Return the seed to use, drawn afresh for None.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no integer.
+    """
+    if seed is None:
+        return draw_seed()
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise ArgumentError(
+            "the seed is no integer",
+            where="seed=",
+            expected="an integer, or None to draw one",
+            got=repr(seed),
+        )
+    return int(seed)

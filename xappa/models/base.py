@@ -118,6 +118,11 @@ class Model(abc.ABC):
     def decode_array(self, latents: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Map latents (..., T, L) to packed states (..., T, channel, latitude, longitude)."""
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is not known of the model, and matters to its analyses: said as warnings."""
+        return ()
+
     # What follows from it ------------------------------------------------------------------------
 
     @property
@@ -132,6 +137,11 @@ class Model(abc.ABC):
                 digest.update(np.ascontiguousarray(array).tobytes())
             self._hash = digest.hexdigest()
         return self._hash
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model has values, and not only shapes."""
+        return True
 
     @property
     def label(self) -> str:

@@ -11,6 +11,9 @@ A state of H × W points is padded to a multiple of the resize factor f. How dep
 ``"periodic-input"``
     One latent cell on each side is copied from the other end of the input, and convolutions pad
     with zeros: what the published Appa models were trained with.
+``"torus"``
+    The same, with convolutions that go round in longitude and in latitude: a choice of the authors'
+    code.
 ``"edge"``
     A region: the input is continued by its edge values, and convolutions pad with zeros.
 
@@ -39,7 +42,7 @@ from xappa.nn.layers import ChannelNorm, blocks_to_channels, channels_to_blocks
 
 __all__ = ["BOUNDARIES", "SATURATIONS", "AutoencoderConfig", "ConvAutoencoder"]
 
-BOUNDARIES = ("periodic", "periodic-input", "edge")
+BOUNDARIES = ("periodic", "periodic-input", "torus", "edge")
 
 #: Maps from (x of shape (B, C, H, W), bound) to bounded latents.
 SATURATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -133,7 +136,7 @@ class AutoencoderConfig:
     def padding(self) -> tuple[int, int]:
         """Rows and columns that are added to a state."""
         (rows, columns), (fh, fw) = self.shape, self.resize
-        around = 2 * fw if self.boundary == "periodic-input" else 0
+        around = 2 * fw if self.boundary in ("periodic-input", "torus") else 0
         return -rows % fh, -columns % fw + around
 
     @property
@@ -153,19 +156,21 @@ class AutoencoderConfig:
 
 
 class _Conv(nn.Conv2d):
-    """A convolution that keeps the size, zero or circular in longitude."""
+    """A convolution that keeps the size, and goes round where the domain does."""
 
     def __init__(
         self, inner: int, outer: int, config: AutoencoderConfig, *, stride: int = 1
     ) -> None:
         half = config.kernel_size // 2
-        self.around = half if config.boundary == "periodic" else 0
-        padding = (half, 0 if self.around else half)
+        columns = half if config.boundary in ("periodic", "torus") else 0
+        rows = half if config.boundary == "torus" else 0
+        self.around = (columns, columns, rows, rows)
+        padding = (half - rows, half - columns)
         super().__init__(inner, outer, config.kernel_size, stride=stride, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.around:
-            x = pad(x, (self.around, self.around, 0, 0), mode="circular")
+        if any(self.around):
+            x = pad(x, self.around, mode="circular")
         return super().forward(x)
 
     def start_as_identity(self) -> _Conv:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from xappa.diffusion.noise import draw_seed
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import ArgumentError
 from xappa.models.base import Model
@@ -21,7 +18,6 @@ __all__ = [
     "check_sampling",
     "describe_settings",
     "gaussian_model",
-    "seed_of",
 ]
 
 #: Third-order accuracy at one denoiser call for each step; see docs/benchmarks.md.
@@ -103,20 +99,6 @@ def _ddpm(sampler: Any) -> Sampler:
         got=repr(sampler),
         remedy='leave sampler= out, or use method="mmps", which takes any sampler',
     )
-
-
-def seed_of(seed: Any) -> int:
-    """Return the seed to use, drawn afresh for None."""
-    if seed is None:
-        return draw_seed()
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise ArgumentError(
-            "the seed is no integer",
-            where="seed=",
-            expected="an integer, or None to draw one",
-            got=repr(seed),
-        )
-    return int(seed)
 
 
 def gaussian_model(model: Model) -> GaussianModel:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
+from xappa.diffusion.noise import seed_of
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import NoObservationsWarning, warn
 from xappa.models.base import Model
@@ -19,7 +20,7 @@ from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, Status, read_observations
 from xappa.progress import progress_bar
-from xappa.tasks.arguments import check_overlap, check_sampling, describe_settings, seed_of
+from xappa.tasks.arguments import check_overlap, check_sampling, describe_settings
 from xappa.tasks.background import describe_error, relative_error
 from xappa.tasks.departures import warn_of_departures
 from xappa.tasks.labels import count, finish, warn_of_guesses

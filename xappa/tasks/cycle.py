@@ -14,6 +14,7 @@ import xarray as xr
 from xappa.bridge import Layout, unpack
 from xappa.cf import timedelta_seconds
 from xappa.diffusion.markov import Initial
+from xappa.diffusion.noise import seed_of
 from xappa.errors import NoObservationsWarning, TimeStepError, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import open_model, remember
@@ -22,7 +23,7 @@ from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
 from xappa.progress import progress_bar
-from xappa.tasks.arguments import check_sampling, gaussian_model, seed_of
+from xappa.tasks.arguments import check_sampling, gaussian_model
 from xappa.tasks.assimilate import Settings
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.posterior import check_exact

@@ -15,7 +15,7 @@ import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
 from xappa.cf import from_seconds, timedelta_seconds
-from xappa.diffusion.noise import generator, standard_normal
+from xappa.diffusion.noise import generator, seed_of, standard_normal
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import ArgumentError, CoordinateError, DataError, TimeStepError
 from xappa.models.appa.forecast import continued
@@ -25,7 +25,7 @@ from xappa.models.catalogue import remember, resolve
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import Guidance
 from xappa.progress import progress_bar
-from xappa.tasks.arguments import cannot, check_overlap, check_sampling, describe_settings, seed_of
+from xappa.tasks.arguments import cannot, check_overlap, check_sampling, describe_settings
 from xappa.tasks.encode import holds_latents, read_latents, with_units_of
 from xappa.tasks.labels import finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks

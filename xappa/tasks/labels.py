@@ -69,10 +69,12 @@ def warn_of_guesses(
 ) -> None:
     """Say what was guessed of a Dataset and of observations.
 
-    Of a Dataset that this model made nothing is said: its names are the model's.
+    Of a Dataset that this model made nothing is said: its names are the model's. With observations
+    it is said, too, what is not known of the model.
     """
     own = () if ds.attrs.get("xappa_model") == model.label else layout.guesses
-    for guess in dict.fromkeys((*own, *(g for spec in specs for g in spec.guesses))):
+    doubts = model.doubts if specs else ()
+    for guess in dict.fromkeys((*own, *(g for spec in specs for g in spec.guesses), *doubts)):
         warn(guess, GuessWarning)
 
 

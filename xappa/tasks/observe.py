@@ -10,12 +10,12 @@ import xarray as xr
 
 from xappa.bridge import Layout, describe
 from xappa.cf import to_seconds
+from xappa.diffusion.noise import seed_of
 from xappa.errors import GuessWarning, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import resolve
 from xappa.observe import ObservationOperator, read_observations
 from xappa.observe import simulate as _simulate
-from xappa.tasks.arguments import seed_of
 from xappa.tasks.window import Window
 
 __all__ = ["observation_operator", "observe"]

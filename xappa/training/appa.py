@@ -27,9 +27,10 @@ from xappa.bridge import describe
 from xappa.cf import from_seconds
 from xappa.device import chosen_device
 from xappa.diffusion.blankets import BlanketDenoiser
-from xappa.diffusion.noise import generator
+from xappa.diffusion.noise import generator, seed_of
 from xappa.diffusion.schedules import schedule_of
 from xappa.errors import ArgumentError, GuessWarning, warn
+from xappa.models.appa.calibration import reconstruction_error
 from xappa.models.appa.model import AppaModel
 from xappa.models.appa.normalisation import Normalisation, date_features
 from xappa.models.catalogue import remember
@@ -95,13 +96,42 @@ class AppaTraining:
     learning_rate: float = 1e-3
     held_out: float = 0.1
 
+    def __post_init__(self) -> None:
+        least = {
+            "lat_channels": 1,
+            "blanket": 2,
+            "channels": 1,
+            "blocks": 1,
+            "heads": 1,
+            "autoencoder_steps": 1,
+            "denoiser_steps": 1,
+            "batch": 1,
+        }
+        good = {name: _whole(getattr(self, name), value) for name, value in least.items()}
+        for name in ("hid_channels", "hid_blocks", "patch_size"):
+            values = getattr(self, name)
+            good[name] = isinstance(values, (tuple, list)) and len(values) > 0
+            good[name] = good[name] and all(_whole(value, 0) for value in values)
+        good["latent_noise"] = _between(self.latent_noise, 0, 10)
+        good["learning_rate"] = _between(self.learning_rate, 1e-12, 1)
+        good["held_out"] = _between(self.held_out, 0, 0.9)
+        for name, fine in good.items():
+            if not fine:
+                raise ArgumentError(
+                    f"the training has a bad {name}",
+                    where="xappa.AppaTraining",
+                    expected="whole numbers of 1 or more (blanket: 2), tuples of them, latent_noise"
+                    " from 0 to 10, a positive learning_rate, held_out from 0 to 0.9",
+                    got=f"{name}={getattr(self, name)!r}",
+                )
+
 
 def train(
     ds: xr.Dataset,
     config: AppaTraining | None = None,
     *,
     variables: list[str] | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     name: str = "appa",
     progress: bool | None = None,
 ) -> AppaModel:
@@ -116,7 +146,7 @@ def train(
     variables
         Names of the variables to use; all gridded ones by default.
     seed
-        Of the first weights, the batches and the noise.
+        Of the first weights, the batches and the noise; None draws one, which is recorded.
     name
         The model's name.
     progress
@@ -129,6 +159,8 @@ def train(
 
     Raises
     ------
+    ArgumentError
+        If ``config`` or ``seed`` is not usable.
     DataError
         If values are missing at some times but not at others, or too few states follow each other.
     CoordinateError, UnitsError
@@ -138,29 +170,41 @@ def train(
     ----------
     Andry et al. (2025), arXiv:2504.18720.
     """
-    config = config or AppaTraining()
+    config = AppaTraining() if config is None else config
+    if not isinstance(config, AppaTraining):
+        raise ArgumentError(
+            "config is no configuration",
+            where="config=",
+            expected="xappa.AppaTraining(...), or None for small sizes",
+            got=type(config).__name__,
+            remedy="write for example xappa.AppaTraining(denoiser_steps=5000)",
+        )
+    seed = seed_of(seed)
     spec, axes = describe(ds, variables=variables)
     for guess in axes.guesses:
         warn(guess, GuessWarning)
     data = TrainingData.read(ds, spec, config.held_out, config.blanket)
     device = chosen_device()
     # Layers draw their first weights from torch's own generator, which is left as it was.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type="cuda"):
         torch.manual_seed(seed)
         encoder = _autoencoder(data, config)
         network = LatentTransformer(_transformer(encoder.config, config))
     autoencoder = _fit_autoencoder(encoder.to(device), data, config, seed, progress)
     latents, mean, std = _latents(autoencoder, data, config)
+    cells = latents.shape[-1] // len(std)
+    noisy = torch.as_tensor(np.tile(config.latent_noise / std, cells)).float().to(device)
     parts = ("year", "day") if data.span >= _YEAR else ("day",)
     dates = torch.as_tensor(date_features(data.seconds, spec.calendar, parts)).float().to(device)
-    denoiser = _fit_denoiser(network.to(device), latents, dates, data, config, seed, progress)
-    lost = _reconstruction(autoencoder, data)
+    denoiser = _fit_denoiser(
+        network.to(device), latents, noisy, dates, data, config, seed, progress
+    )
     model = AppaModel(
         spec,
-        autoencoder.cpu(),
-        denoiser.cpu(),
+        autoencoder,
+        denoiser,
         config.schedule,
-        Normalisation(data.mean, data.std, mean, std, lost * data.std, data.missing),
+        Normalisation(data.mean, data.std, mean, std, 0 * data.std, data.missing),
         parts,
         name=name,
         provenance={
@@ -171,7 +215,16 @@ def train(
             **asdict(config),
         },
     )
-    return remember(model)  # type: ignore[return-value]
+    lost = reconstruction_error(model, data.held_out())
+    return remember(model.with_normalisation(reconstruction=lost))  # type: ignore[return-value]
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _between(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 # Stages -------------------------------------------------------------------------------------------
@@ -216,13 +269,6 @@ def _fit(
     what: str,
 ) -> Network:
     """Minimise a loss that draws its own batches; return the averaged network."""
-    if steps < 1:
-        raise ArgumentError(
-            "training takes at least one step",
-            where=f"{what}_steps",
-            expected="1 or more",
-            got=steps,
-        )
     optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
     warmup = max(1, steps // 20)
 
@@ -291,6 +337,7 @@ def _latents(
 def _fit_denoiser(
     module: LatentTransformer,
     latents: Tensor,
+    latent_noise: Tensor,
     dates: Tensor,
     data: TrainingData,
     config: AppaTraining,
@@ -308,6 +355,8 @@ def _fit_denoiser(
         first = starts[rng.integers(len(starts), size=config.batch)]
         index = torch.as_tensor(first[:, None] + np.arange(config.blanket))
         x = latents[member[:, None].to(device), index.to(device)]
+        kick = torch.as_tensor(rng.standard_normal(x.shape), dtype=x.dtype, device=device)
+        x = x + latent_noise * kick  # what the latents' standard deviation counts with
         _, sigma = schedule(torch.as_tensor(rng.uniform(size=config.batch)))
         noise = torch.as_tensor(rng.standard_normal(x.shape), dtype=x.dtype, device=device)
         levels = sigma.to(x)
@@ -317,18 +366,3 @@ def _fit_denoiser(
         return weighted.mean()
 
     return _fit(module, loss, config.denoiser_steps, config, progress, "denoiser")
-
-
-@torch.no_grad()
-def _reconstruction(module: ConvAutoencoder, data: TrainingData) -> np.ndarray:
-    """Return the standard deviation of the reconstruction error by channel, standardised."""
-    device = next(module.parameters()).device
-    held = data.states[:, data.kept :].flatten(0, 1)
-    held = held if len(held) else data.states.flatten(0, 1)
-    area = torch.as_tensor(data.spec.grid.area_weights(), dtype=torch.float32)
-    total = torch.zeros(data.spec.n_channels)
-    for part in held.split(64):
-        error = (module.decode(module.encode(part.to(device))).cpu() - part).square()
-        total += (error * area).sum((0, 2, 3)) / area.sum()
-    std: np.ndarray = (total / len(held)).sqrt().double().numpy()
-    return std[:, None, None]

@@ -112,6 +112,12 @@ class TrainingData:
         tensor = torch.as_tensor(scaled, dtype=torch.float32)
         return cls(tensor, layout.times, mean, std, missing, spec, kept, runs)
 
+    def held_out(self) -> np.ndarray:
+        """Return the states that were set aside, or all if none were, (N, C, H, W), in units."""
+        held = self.states[:, self.kept :] if self.kept < self.states.shape[1] else self.states
+        states: np.ndarray = held.flatten(0, 1).double().numpy() * self.std + self.mean
+        return states if self.missing is None else np.where(self.missing, np.nan, states)
+
     def starts(self, length: int) -> np.ndarray:
         """First states of all runs of a length within the training part."""
         parts = [np.arange(run.start, run.stop - length + 1) for run in self.runs]

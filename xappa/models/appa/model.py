@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["AppaModel", "loaded"]
 
 _STATES_AT_ONCE = 64
+_OF_THE_SEA = "sea_surface_temperature"
 #: Of standardised latents that were encoded; without any, guidance would be stiff.
 _LEAST_VARIANCE = 1e-4
 
@@ -152,6 +153,11 @@ class AppaModel(Model):
         }
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the networks have values, and not only shapes (on the meta device)."""
+        return self.device.type != "meta"
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return next(self.network.parameters()).device
@@ -225,14 +231,14 @@ class AppaModel(Model):
         """
         flat = states.reshape(-1, *self.spec.shape)
         gaps = ~np.isfinite(flat)
-        missing = self.normalisation.missing
-        if (gaps if missing is None else gaps & ~missing.astype(bool)).any():
+        if (unknown := gaps & ~self._may_miss).any():
             raise DataError(
                 "values are missing, and an autoencoder needs whole states",
                 where="encode",
                 expected="a value at every point of the model's grid",
-                got=f"{int(gaps.sum())} missing values",
-                remedy="fill them, take whole states, or assimilate the values as observations",
+                got=f"{int(unknown.sum())} missing values",
+                remedy="fill them, take whole states, or assimilate the values as observations; of "
+                "what is never present (sea temperature over land) model.calibrated(states) learns",
             )
         mean = np.broadcast_to(self.normalisation.mean, flat.shape)
         filled = np.where(gaps, mean, flat).astype(np.float32)
@@ -248,6 +254,15 @@ class AppaModel(Model):
         if self.normalisation.missing is not None:
             states[..., self.normalisation.missing.astype(bool)] = np.nan
         return states
+
+    @property
+    def _may_miss(self) -> np.ndarray:
+        """Where values may be missing, and are encoded as the mean: (C, H, W) or (C, 1, 1)."""
+        if self.normalisation.missing is not None:
+            return self.normalisation.missing.astype(bool)
+        # As in the training of the published models, before a Dataset has told where land is.
+        own = [v.standard_name == _OF_THE_SEA for v, _ in self.spec.channels]
+        return np.array(own)[:, None, None]
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], values: np.ndarray) -> Tensor:
         """Apply a network to rows of values, as many at a time as memory takes; on the CPU."""
@@ -339,14 +354,47 @@ class AppaModel(Model):
             **labels,
         )
 
-    def with_normalisation(self, **changes: np.ndarray) -> AppaModel:
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is not known of the model, and matters to its analyses."""
+        if np.any(self.normalisation.reconstruction):
+            return ()
+        return (
+            f"what the autoencoder of {self.name} loses is not known, and observations are taken "
+            "as if it lost nothing; model = model.calibrated(states) estimates it from states",
+        )
+
+    def calibrated(self, ds: xr.Dataset) -> AppaModel:
+        """Return the model with what a Dataset of states tells of it; the networks are shared.
+
+        That is the standard deviation of the autoencoder's error in each channel (area-weighted
+        root mean square), which becomes part of the observations' error, and the points that are
+        never present (sea temperature over land), which are decoded as missing.
+
+        Parameters
+        ----------
+        ds
+            Complete states that the autoencoder was not trained on, a few dozen or more.
+
+        Raises
+        ------
+        HandshakeError, UnitsError, CoordinateError
+            If ``ds`` does not fit the model.
+        DataError
+            If values are missing at some times but not at others.
+        """
+        from xappa.models.appa.calibration import calibrated
+
+        return calibrated(self, ds)
+
+    def with_normalisation(self, **changes: np.ndarray | None) -> AppaModel:
         """Return the model with other statistics (see `Normalisation`); the networks are shared."""
         return AppaModel(
             self.spec,
             self.autoencoder,
             self.network,
             self.schedule,
-            replace(self.normalisation, **changes),
+            replace(self.normalisation, **changes),  # type: ignore[arg-type]
             self.date_parts,
             name=self.name,
             provenance=self.provenance,
