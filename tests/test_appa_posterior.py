@@ -203,10 +203,19 @@ def test_methods_draw_members_that_are_their_own(model, window, obs, method) -> 
     np.testing.assert_allclose(lazy.t2m.compute(), few.t2m, rtol=1e-5)
 
 
-def test_members_in_batches_are_the_same(model, window, obs, monkeypatch) -> None:
-    settings = {"members": 3, "seed": 0, "sampler": xappa.Sampler("ddim", 4), "progress": False}
+@pytest.mark.parametrize("states", [K, 10])
+@pytest.mark.parametrize("scope", ["blanket", "trajectory"])
+def test_members_in_batches_are_the_same(model, obs, monkeypatch, states, scope) -> None:
+    window = model.template("2021-03-01", f"2021-03-01T{states - 1:02d}")
+    settings = {
+        "members": 3,
+        "seed": 0,
+        "sampler": xappa.Sampler("ddim", 4),
+        "guidance": xappa.Guidance(scope=scope),
+        "progress": False,
+    }
     whole = window.appa.assimilate(obs, model, **settings)
-    # one member, one blanket, one state at a time
+    # one member, one blanket, one state at a time; what is not kept is computed again
     monkeypatch.setattr("xappa.models.appa.posterior.memory_budget", lambda device: 1)
     np.testing.assert_allclose(
         window.appa.assimilate(obs, model, **settings).t2m, whole.t2m, rtol=1e-5

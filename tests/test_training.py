@@ -173,3 +173,16 @@ def test_a_calibrated_model_knows_what_is_lost_and_where_nothing_is(weather) -> 
         held_out.isel(time=[0]).appa.assimilate(
             obs, blank, members=1, seed=0, sampler=xappa.Sampler("ddim", 2), progress=False
         )
+
+
+def test_inflation_widens_the_prior(model, weather) -> None:
+    """The same states are nearer to the mean of a wider prior, and are decoded as before."""
+    few = weather.isel(time=slice(72, None))
+    wider = model.inflated(1.5)
+    z, near = (few.appa.encode(m).latent for m in (model, wider))
+    np.testing.assert_allclose(1.5 * near.values, z.values, rtol=1e-4, atol=1e-6)
+    back = few.appa.encode(wider).appa.decode(wider)
+    xr.testing.assert_allclose(back.t2m, few.appa.encode(model).appa.decode(model).t2m, rtol=1e-5)
+    for wrong in (0, -1.0, np.inf, "wide", True):
+        with pytest.raises(ArgumentError, match="no positive number"):
+            model.inflated(wrong)

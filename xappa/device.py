@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from xappa.errors import ArgumentError
 from xappa.options import get_option
 
-__all__ = ["LEAST_BUDGET", "chosen_device", "memory_budget", "ran_out_of_memory"]
+__all__ = ["LEAST_BUDGET", "chosen_device", "in_batches", "memory_budget", "ran_out_of_memory"]
 
 #: Batches are not made smaller than this many bytes of activations.
 LEAST_BUDGET = 2**26
@@ -17,6 +20,8 @@ LEAST_BUDGET = 2**26
 _SHARE = 0.5
 #: The most on a CPU, whose caches gain nothing from larger batches.
 _MOST_ON_CPU = 4 * 2**30
+#: Of states in a batch of an encoder or a decoder; more is no faster.
+_MOST_ROWS = 64
 
 
 def chosen_device(name: str | None = None) -> torch.device:
@@ -37,7 +42,7 @@ def chosen_device(name: str | None = None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, dtype=torch.float64, device=device)
+        torch.zeros(1, dtype=torch.float64, device=device).item()
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ArgumentError(
             f"there is no device {name!r} that can be used",
@@ -70,3 +75,40 @@ def ran_out_of_memory(error: Exception) -> bool:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return True
+
+
+def in_batches(
+    function: Callable[[Tensor], Tensor], rows: np.ndarray, device: torch.device, bytes_each: int
+) -> Tensor:
+    """Apply a network to rows, as many at a time as memory takes.
+
+    Parameters
+    ----------
+    function
+        Maps (B, ...) to (B, ...), on the device.
+    rows
+        Shape (N, ...).
+    device
+        Where the network is.
+    bytes_each
+        About what one row needs.
+
+    Returns
+    -------
+    Tensor
+        Shape (N, ...), on the CPU.
+    """
+    budget, first = memory_budget(device), 0
+    parts = []
+    while first < len(rows):
+        size = max(1, min(_MOST_ROWS, budget // max(1, bytes_each)))
+        part = torch.as_tensor(rows[first : first + size])
+        try:
+            parts.append(function(part.to(device)).cpu())
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not ran_out_of_memory(error):
+                raise
+            budget = bytes_each * max(1, min(size, len(part)) // 2)
+        else:
+            first += size
+    return torch.cat(parts) if parts else function(torch.as_tensor(rows).to(device)).cpu()

@@ -99,7 +99,7 @@ def main() -> None:
         )
         return
     cases = [(m, 20, 1.0, "blanket") for m in (1, 2, 4, 8)]
-    cases += [(1, t, 1.0, "blanket") for t in (8, 40, 80)]
+    cases += [(m, t, 1.0, "blanket") for m in (1, 4) for t in (8, 40, 80)]
     cases += [(1, 20, f, "blanket") for f in (0.5, 0.1)]
     cases += [(m, 20, 1.0, "trajectory") for m in (1, 4)]
     rows = []

@@ -19,7 +19,7 @@ Assimilation, arXiv:2504.18720.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from xappa.bridge import StateSpec
-from xappa.device import memory_budget, ran_out_of_memory
+from xappa.device import in_batches
 from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.schedules import schedule_of
-from xappa.errors import DataError
-from xappa.models.appa.normalisation import Normalisation, date_features
+from xappa.errors import ArgumentError
+from xappa.models.appa.normalisation import Normalisation, date_features, without_gaps
 from xappa.models.base import Model
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AppaModel", "loaded"]
 
-_STATES_AT_ONCE = 64
-_OF_THE_SEA = "sea_surface_temperature"
 #: Of standardised latents that were encoded; without any, guidance would be stiff.
 _LEAST_VARIANCE = 1e-4
 
@@ -229,57 +227,24 @@ class AppaModel(Model):
         DataError
             If values are missing.
         """
-        flat = states.reshape(-1, *self.spec.shape)
-        gaps = ~np.isfinite(flat)
-        if (unknown := gaps & ~self._may_miss).any():
-            raise DataError(
-                "values are missing, and an autoencoder needs whole states",
-                where="encode",
-                expected="a value at every point of the model's grid",
-                got=f"{int(unknown.sum())} missing values",
-                remedy="fill them, take whole states, or assimilate the values as observations; of "
-                "what is never present (sea temperature over land) model.calibrated(states) learns",
-            )
-        mean = np.broadcast_to(self.normalisation.mean, flat.shape)
-        filled = np.where(gaps, mean, flat).astype(np.float32)
-        latents = self._in_batches(self.encode_tensor, filled)
+        flat = without_gaps(states.reshape(-1, *self.spec.shape), self.normalisation, self.spec)
+        latents = in_batches(self.encode_tensor, flat, self.device, self._bytes_each)
         return latents.numpy().reshape(*states.shape[:-3], self.latent_size)
 
     @torch.no_grad()
     def decode_array(self, latents: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Map latents (..., T, L) to packed states (..., T, channel, latitude, longitude)."""
         flat = np.asarray(latents, dtype=np.float32).reshape(-1, self.latent_size)
-        decoded = self._in_batches(self.decode_tensor, flat)
+        decoded = in_batches(self.decode_tensor, flat, self.device, self._bytes_each)
         states = decoded.double().numpy().reshape(*latents.shape[:-1], *self.spec.shape)
         if self.normalisation.missing is not None:
             states[..., self.normalisation.missing.astype(bool)] = np.nan
         return states
 
     @property
-    def _may_miss(self) -> np.ndarray:
-        """Where values may be missing, and are encoded as the mean: (C, H, W) or (C, 1, 1)."""
-        if self.normalisation.missing is not None:
-            return self.normalisation.missing.astype(bool)
-        # As in the training of the published models, before a Dataset has told where land is.
-        own = [v.standard_name == _OF_THE_SEA for v, _ in self.spec.channels]
-        return np.array(own)[:, None, None]
-
-    def _in_batches(self, function: Callable[[Tensor], Tensor], values: np.ndarray) -> Tensor:
-        """Apply a network to rows of values, as many at a time as memory takes; on the CPU."""
-        budget, parts, first = memory_budget(self.device), [], 0
-        while first < len(values):
-            # without gradients, activations are dropped as soon as the next ones are there
-            size = max(1, min(_STATES_AT_ONCE, 4 * budget // self.activation_bytes))
-            part = torch.as_tensor(values[first : first + size])
-            try:
-                parts.append(function(part.to(self.device)).cpu())
-            except (RuntimeError, MemoryError) as error:
-                if size == 1 or not ran_out_of_memory(error):
-                    raise
-                budget //= 2
-            else:
-                first += size
-        return torch.cat(parts)
+    def _bytes_each(self) -> int:
+        # without gradients, activations are dropped as soon as the next ones are there
+        return self.activation_bytes // 4
 
     # The bundle -----------------------------------------------------------------------------------
 
@@ -386,6 +351,31 @@ class AppaModel(Model):
         from xappa.models.appa.calibration import calibrated
 
         return calibrated(self, ds)
+
+    def inflated(self, factor: float) -> AppaModel:
+        """Return the model with wider departures from the mean latent; the networks are shared.
+
+        What multiplicative inflation is to an ensemble: a prior that learnt from few states, or
+        from another season, is narrower than what it will meet.
+
+        Parameters
+        ----------
+        factor
+            How much wider, positive; 1 changes nothing.
+
+        Raises
+        ------
+        ArgumentError
+            If it is no positive number.
+        """
+        if isinstance(factor, (bool, str)) or not np.isreal(factor) or not 0 < factor < np.inf:
+            raise ArgumentError(
+                "the inflation is no positive number",
+                where="inflated",
+                expected="a number such as 1.2",
+                got=repr(factor),
+            )
+        return self.with_normalisation(latent_std=factor * self.normalisation.latent_std)
 
     def with_normalisation(self, **changes: np.ndarray | None) -> AppaModel:
         """Return the model with other statistics (see `Normalisation`); the networks are shared."""

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xappa.bridge import StateSpec
 from xappa.cf import phase
+from xappa.errors import DataError
 
-__all__ = ["Normalisation", "date_features"]
+__all__ = ["Normalisation", "date_features", "without_gaps"]
+
+_OF_THE_SEA = "sea_surface_temperature"
 
 
 def date_features(
@@ -88,3 +92,45 @@ class Normalisation:
             arrays["reconstruction_std"],
             arrays.get("missing"),
         )
+
+
+def without_gaps(states: np.ndarray, normalisation: Normalisation, spec: StateSpec) -> np.ndarray:
+    """Return states whose permitted gaps hold the mean, as in training.
+
+    Gaps are permitted where the model knows that nothing is ever present; as long as it knows
+    nothing of that, in the temperature of the sea, as for the published models.
+
+    Parameters
+    ----------
+    states
+        Packed states, shape (N, channel, latitude, longitude).
+    normalisation, spec
+        Those of the model.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape, float32.
+
+    Raises
+    ------
+    DataError
+        If other values are missing.
+    """
+    gaps = ~np.isfinite(states)
+    if normalisation.missing is not None:
+        permitted = normalisation.missing.astype(bool)
+    else:
+        of_sea = [variable.standard_name == _OF_THE_SEA for variable, _ in spec.channels]
+        permitted = np.array(of_sea)[:, None, None]
+    if (unknown := gaps & ~permitted).any():
+        raise DataError(
+            "values are missing, and an autoencoder needs whole states",
+            where="encode",
+            expected="a value at every point of the model's grid",
+            got=f"{int(unknown.sum())} missing values",
+            remedy="fill them, take whole states, or assimilate the values as observations; of "
+            "what is never present (sea temperature over land) model.calibrated(states) learns",
+        )
+    mean = np.broadcast_to(normalisation.mean, states.shape)
+    return np.where(gaps, mean, states).astype(np.float32)
