@@ -18,6 +18,7 @@ from xappa import units
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.errors import ObservationTypeError
 from xappa.observe.ancillary import ERROR_MODIFIER, ancillary_names, is_companion
+from xappa.observe.ragged import is_ragged, spread_instances
 from xappa.observe.spec import Place
 
 __all__ = ["Found", "choose_columns", "collect"]
@@ -25,6 +26,7 @@ __all__ = ["Found", "choose_columns", "collect"]
 STRUCTURAL = ("cf_role", "sample_dimension", "instance_dimension", "grid_mapping_name")
 """Attributes of variables that organise a file and are not observations."""
 POSITIONS = ("latitude", "longitude", "time")
+_LABELS = (*POSITIONS, "altitude", "height", "surface_altitude", "platform_id", "platform_name")
 ERROR_COLUMNS = ("{}_error", "{}_std", "{}_sigma", "error_std", "error")
 """Names of columns that hold the error of the only observed variable of a table."""
 
@@ -112,11 +114,14 @@ def _walk(obs: Any, place: tuple[Place, ...], key: str | None) -> Iterator[Found
         yield Found(loaded, None, place, key or str(obs.name or "observations"), quantified)
     elif isinstance(obs, xr.Dataset):
         loaded, quantified = _plain(obs)
+        said: tuple[str, ...] = ()
+        if is_ragged(loaded):
+            loaded, said = _spread_out(loaded)
         loaded = _with_positions(loaded)
         for name in _observed(loaded):
             step = Place("dataset", name, dict(obs.attrs))
             label = str(name) if key is None else f"{key}/{name}"
-            yield Found(loaded[name], loaded, (*place, step), label, quantified)
+            yield Found(loaded[name], loaded, (*place, step), label, quantified, said)
     elif isinstance(obs, Mapping):
         for entry, value in obs.items():
             label = str(entry) if key is None else f"{key}/{entry}"
@@ -127,6 +132,21 @@ def _walk(obs: Any, place: tuple[Place, ...], key: str | None) -> Iterator[Found
             yield from _walk(value, (*place, Place(kind, i)), key)
     else:
         raise _not_observations(obs, place, f"{type(obs).__module__}.{type(obs).__qualname__}")
+
+
+def _spread_out(dataset: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
+    """Spread a ragged array over its samples, and say what became a label of them."""
+    spread = spread_instances(dataset)
+    labels = [
+        str(name)
+        for name in dataset.data_vars
+        if name in spread.coords
+        and dataset[name].dtype.kind == "f"
+        and dataset[name].attrs.get("standard_name") not in _LABELS
+        and str(name).lower() not in {n for role in POSITIONS for n in COORDINATE_NAMES[role]}
+    ]
+    said = f"of each instance, and so labels and no observations: {', '.join(labels)}"
+    return spread, (said,) if labels else ()
 
 
 def _not_observations(obs: Any, place: tuple[Place, ...], got: str) -> ObservationTypeError:
@@ -155,9 +175,21 @@ def _with_positions(dataset: xr.Dataset) -> xr.Dataset:
             continue
         standard = variable.attrs.get("standard_name")
         named = any(str(name).lower() in COORDINATE_NAMES[role] for role in POSITIONS)
-        if standard in POSITIONS or (standard is None and named):
+        if standard in POSITIONS or (standard is None and named) or _is_vertical(variable, dataset):
             positions.append(name)
     return dataset.set_coords(positions)
+
+
+def _is_vertical(variable: xr.DataArray, dataset: xr.Dataset) -> bool:
+    """Whether a variable says how high samples are, and is no observation by itself.
+
+    A station's ``air_pressure`` is an observation; that of a sounding or a flight is a position.
+    """
+    if "positive" in variable.attrs or str(variable.attrs.get("axis", "")).upper() == "Z":
+        return True
+    feature = str(dataset.attrs.get("featureType", "")).lower()
+    moves = "profile" in feature or "trajectory" in feature
+    return moves and variable.attrs.get("standard_name") == "air_pressure"
 
 
 def _observed(dataset: xr.Dataset) -> list[Any]:
