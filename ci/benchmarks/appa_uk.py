@@ -29,6 +29,7 @@ SIZES = xappa.AppaTraining(
     hid_channels=(16, 32, 64, 96), channels=96, blocks=3, autoencoder_steps=700, denoiser_steps=1400
 )
 SIGMA, STATIONS = 0.5, 20
+INFLATION = 1.3  # of both priors
 LENGTHS = (1, 2, 4, 8, 16, 24, 48, 72)
 
 
@@ -43,7 +44,7 @@ def trained(ds: xr.Dataset, folder: Path) -> Any:
     """Open the model in a folder, or train it and save it there."""
     if not folder.exists():
         xappa.train(ds.sel(time=TRAIN), SIZES, seed=0, name="appa-uk").save(folder)
-    return xappa.open_model(folder)
+    return xappa.open_model(folder).inflated(INFLATION)
 
 
 def windows(ds: xr.Dataset, length: int, ends: int) -> Iterable[xr.Dataset]:
@@ -124,7 +125,9 @@ def main() -> None:
     train = ds.sel(time=TRAIN)
     priors = {
         "Appa": trained(ds, arguments.model),
-        "Gaussian": xappa.fit_gaussian(train, localisation="1100 km", inflation=1.3, shrinkage=0.2),
+        "Gaussian": xappa.fit_gaussian(
+            train, localisation="1100 km", inflation=INFLATION, shrinkage=0.2
+        ),
     }
     if arguments.limits:
         table = limits(ds, priors, arguments.ends, arguments.members, arguments.length)
