@@ -308,7 +308,8 @@ def test_names_of_archives_are_known(state):
 def test_registered_operator_by_standard_name_and_by_attribute(state):
     wind = {"eastward_wind": "knot", "northward_wind": "knot"}
 
-    @register_operator("wind_speed", inputs=wind, units="knot", replace=True)
+    # The user's own goes before the library's operator of that name.
+    @register_operator("wind_speed", inputs=wind, units="knot")
     def speed(u, v, calm=0.0):
         return (u * u + v * v) ** 0.5 + calm
 
@@ -322,7 +323,8 @@ def test_registered_operator_by_standard_name_and_by_attribute(state):
         assert only(obs, state).parameters == {"calm": 1.0}
     finally:
         unregister_operator("wind_speed")
-    with pytest.raises(OperatorError, match=r"'wind_speed' is registered(.|\n)*identity"):
+    obs.attrs = {"xappa_operator": "test_gone", "units": "1", "error_std": 1.0}
+    with pytest.raises(OperatorError, match=r"'test_gone' is registered(.|\n)*identity"):
         read_observations(obs, state)
 
 

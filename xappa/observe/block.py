@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from xappa import units
 from xappa.errors import OperatorError
 from xappa.observe.registry import RegisteredOperator
@@ -36,25 +38,45 @@ class Block:
     rows: slice
     used: slice
 
-    def from_rows(self, h: torch.Tensor) -> torch.Tensor:
-        """Apply the pointwise function to interpolated inputs (..., m * n), giving (..., n)."""
+    def from_rows(self, h: torch.Tensor, elements: np.ndarray) -> torch.Tensor:
+        """Apply the pointwise function to interpolated inputs.
+
+        Parameters
+        ----------
+        h
+            Shape (..., w n): n observations of each of the w rows that the inputs take.
+        elements
+            (n,) which elements of the array they are.
+
+        Returns
+        -------
+        Tensor
+            Shape (..., n).
+        """
         if self.function is None:
             return h
-        m = len(self.spec.inputs)
-        inputs = []
-        for (_, wanted), variable, x in zip(
-            self.function.inputs,
-            self.spec.inputs,
-            h.reshape(*h.shape[:-1], m, h.shape[-1] // m).unbind(-2),
-            strict=True,
+        import torch
+
+        widths, columns = self.spec.widths, self.spec.columns
+        parts = h.reshape(*h.shape[:-1], sum(widths), -1).split(widths, dim=-2)
+        inputs, known = [], dict(self.spec.parameters)
+        for k, ((_, wanted), variable, part) in enumerate(
+            zip(self.function.inputs, self.spec.inputs, parts, strict=True)
         ):
+            whole = bool(columns) and columns[k]
+            x = part.movedim(-2, -1) if whole else part[..., 0, :]
             inputs.append(x if wanted is None else units.convert(x, variable.units, wanted))
-        y: torch.Tensor = self.function.function(*inputs, **self.spec.parameters)
-        if getattr(y, "shape", None) != inputs[0].shape:
+            if whole:
+                known["levels"] = torch.as_tensor(variable.levels, dtype=h.dtype, device=h.device)
+        for name, values in self.spec.arguments.items():
+            known[name] = torch.as_tensor(values[elements], dtype=h.dtype, device=h.device)
+        y: torch.Tensor = self.function.function(*inputs, **known)
+        shape = (*h.shape[:-1], len(elements))
+        if getattr(y, "shape", None) != shape:
             raise OperatorError(
                 f"operator {self.function.name!r} does not return one value per observation",
                 where=f"observations {self.spec.name!r}",
-                expected=f"a tensor of shape {tuple(inputs[0].shape)}",
+                expected=f"a tensor of shape {shape}",
                 got=f"{type(y).__name__} of shape {tuple(getattr(y, 'shape', ()))}",
                 remedy="let the function act on each element",
             )

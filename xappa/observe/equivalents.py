@@ -42,7 +42,7 @@ class _Finish:
             import torch
 
             with torch.no_grad():
-                h = self.block.from_rows(torch.from_numpy(h)).numpy()
+                h = self.block.from_rows(torch.from_numpy(h), self.computed).numpy()
         out = np.full((len(h), spec.size), np.nan, self.dtype)
         out[:, self.computed] = units.convert(h, spec.state_units, spec.units)
         return out.reshape(len(h), *spec.template.shape)

@@ -8,6 +8,7 @@ observation's coordinates: a scalar ``height`` asks for the single level, a pres
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,14 @@ import xarray as xr
 
 from xappa.cf import Quantity, identify
 from xappa.cf import standard_name as stated_name
-from xappa.errors import CoordinateError, OperatorError, UnknownQuantityError
-from xappa.observe.registry import RegisteredOperator, get_operator, registered_operators
+from xappa.cf.names import NEAR_SURFACE
+from xappa.errors import CoordinateError, OperatorError, UnknownQuantityError, XappaError
+from xappa.observe.registry import (
+    RegisteredOperator,
+    get_operator,
+    operators_of,
+    registered_operators,
+)
 
 if TYPE_CHECKING:
     from xappa.bridge import StateSpec, VariableSpec
@@ -25,19 +32,27 @@ if TYPE_CHECKING:
 __all__ = ["Match", "is_recognised", "match_quantity"]
 
 OPERATOR_ATTRIBUTE = "xappa_operator"
+ALTITUDE = "altitude"
+BY_ALTITUDE = ("at_altitude", "at_hypsometric_altitude")
+"""Operators that find the place of an altitude among pressure levels."""
 HEIGHT_TOLERANCE = 1.0
 """Metres by which the heights of two near-surface quantities may differ (1.5 m and 2 m)."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """What an observation array measures, in terms of the state."""
+    """What an observation array measures, in terms of the state.
+
+    ``arguments`` are (where the array says it, name that the operator knows, units).
+    """
 
     quantity: str
     operator: str
     inputs: tuple[VariableSpec, ...]
     units: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    columns: tuple[bool, ...] = ()
+    arguments: tuple[tuple[str, str, str | None], ...] = ()
     guesses: tuple[str, ...] = ()
 
 
@@ -55,7 +70,14 @@ def is_recognised(array: xr.DataArray, state: StateSpec) -> bool:
     )
 
 
-def match_quantity(array: xr.DataArray, state: StateSpec, *, on_levels: bool, where: str) -> Match:
+def match_quantity(
+    array: xr.DataArray,
+    state: StateSpec,
+    *,
+    on_levels: bool,
+    where: str,
+    says: Collection[str] = (),
+) -> Match:
     """Find the operator and its inputs for one observation array.
 
     Parameters
@@ -68,6 +90,8 @@ def match_quantity(array: xr.DataArray, state: StateSpec, *, on_levels: bool, wh
         Whether the array has a pressure coordinate.
     where
         How messages call the array.
+    says
+        Names and standard names of what the array says of its elements, for operators.
 
     Raises
     ------
@@ -82,25 +106,74 @@ def match_quantity(array: xr.DataArray, state: StateSpec, *, on_levels: bool, wh
     guesses = [] if guess is None else [guess]
     asked = array.attrs.get(OPERATOR_ATTRIBUTE)
     if asked is not None and asked != "identity":
-        return _registered(get_operator(str(asked), where=where), array, quantity, state, on_levels)
+        operator = get_operator(str(asked), where=where)
+        return _registered(operator, array, quantity, state, on_levels, says)
     if quantity is not None:
         named = [v for v in state.variables if v.standard_name == quantity.standard_name]
         if named:
+            if _by_altitude(named, quantity, on_levels, says):
+                wanted = [get_operator(name) for name in BY_ALTITUDE]
+                return _first_that_fits(wanted, array, quantity, state, True, says)
             chosen, more = _choose(named, quantity, on_levels, where)
             guesses += more
             return Match(
-                quantity.standard_name, "identity", (chosen,), chosen.units, {}, tuple(guesses)
+                quantity.standard_name,
+                "identity",
+                (chosen,),
+                chosen.units,
+                guesses=tuple(guesses),
             )
     for variable in state.variables:
         if variable.name == array.name and (quantity is None or variable.standard_name is None):
             guesses.append(f"taken for the state's {variable.name!r} by its name alone")
             _choose([variable], None, on_levels, where)
             label = variable.standard_name or variable.name
-            return Match(label, "identity", (variable,), variable.units, {}, tuple(guesses))
-    if asked is None and quantity is not None and quantity.standard_name in registered_operators():
-        operator = get_operator(quantity.standard_name)
-        return _registered(operator, array, quantity, state, on_levels)
+            return Match(label, "identity", (variable,), variable.units, guesses=tuple(guesses))
+    if asked is None and quantity is not None:
+        known = operators_of(quantity.standard_name)
+        if known:
+            return _first_that_fits(known, array, quantity, state, on_levels, says)
     raise _unknown(array, quantity, state, where)
+
+
+def _by_altitude(
+    named: Sequence[VariableSpec], quantity: Quantity, on_levels: bool, says: Collection[str]
+) -> bool:
+    """Whether an altitude alone says where on the levels of a quantity observations are."""
+    alone = not on_levels and quantity.height is None and all(v.levels is not None for v in named)
+    return alone and ALTITUDE in says
+
+
+def _first_that_fits(
+    operators: Sequence[RegisteredOperator],
+    array: xr.DataArray,
+    quantity: Quantity,
+    state: StateSpec,
+    on_levels: bool,
+    says: Collection[str],
+) -> Match:
+    """Match the first operator whose inputs the state holds, and whose arguments the array says."""
+    problems: list[XappaError] = []
+    for operator in operators:
+        try:
+            return _registered(operator, array, quantity, state, on_levels, says)
+        except (OperatorError, CoordinateError) as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    needs = [
+        " and ".join(
+            [*(name for name, _ in op.inputs), *(f"{a} of its own" for a, _ in op.arguments)]
+        )
+        for op in operators
+    ]
+    raise OperatorError(
+        f"{quantity.standard_name} cannot be computed from this state for these observations",
+        where=f"observations {str(array.name)!r}",
+        expected="; or ".join(needs),
+        got=f"{_held(state)}; the observations say {', '.join(sorted(says)) or 'nothing more'}",
+        remedy="use a state with these variables, add the coordinate, or leave them out",
+    )
 
 
 def _registered(
@@ -109,11 +182,30 @@ def _registered(
     quantity: Quantity | None,
     state: StateSpec,
     on_levels: bool,
+    says: Collection[str],
 ) -> Match:
     """Match each input of a registered operator."""
     where = f"observations {str(array.name)!r}, operator {operator.name!r}"
-    inputs, guesses = [], []
-    for standard_name, _ in operator.inputs:
+    prefix = f"{OPERATOR_ATTRIBUTE}_"
+    parameters = {
+        str(key).removeprefix(prefix): value.item() if isinstance(value, np.generic) else value
+        for key, value in array.attrs.items()
+        if str(key).startswith(prefix)
+    }
+    arguments = tuple((parameters.pop(name, name), name, unit) for name, unit in operator.arguments)
+    for source, name, _ in arguments:
+        if source not in says:
+            raise OperatorError(
+                f"operator {operator.name!r} needs {name} of the observations",
+                where=where,
+                expected=f"a coordinate of that name or standard name, or the attribute "
+                f"{prefix}{name} with the name of a variable",
+                got=", ".join(sorted(says)) or "nothing of that kind",
+                remedy="add it to the observations",
+            )
+    inputs, guesses, columns = [], [], []
+    for given, _ in operator.inputs:
+        standard_name = quantity.standard_name if given == "*" and quantity is not None else given
         named = [v for v in state.variables if v.standard_name == standard_name]
         if not named:
             raise OperatorError(
@@ -123,18 +215,33 @@ def _registered(
                 got=_held(state),
                 remedy="use a state with these variables, or leave out the observations",
             )
-        height = None if quantity is None else quantity.height
-        chosen, more = _choose(named, Quantity(standard_name, height, ""), on_levels, where)
+        column = given in operator.columns
+        height = None if quantity is None or standard_name not in NEAR_SURFACE else quantity.height
+        wanted = Quantity(standard_name, None if column else height, "")
+        chosen, more = _choose(named, wanted, on_levels or column, where)
+        if column and chosen.levels is None:
+            raise _vertical_error(named, standard_name, "a column of it is needed", where)
         inputs.append(chosen)
+        columns.append(column)
         guesses += more
-    prefix = f"{OPERATOR_ATTRIBUTE}_"
-    parameters = {
-        str(key).removeprefix(prefix): value.item() if isinstance(value, np.generic) else value
-        for key, value in array.attrs.items()
-        if str(key).startswith(prefix)
-    }
-    name = operator.name if quantity is None else quantity.standard_name
-    return Match(name, operator.name, tuple(inputs), operator.units, parameters, tuple(guesses))
+    levels = {v.levels for v, column in zip(inputs, columns, strict=True) if column}
+    if len(levels) > 1:
+        raise OperatorError(
+            f"operator {operator.name!r} needs columns on the same levels",
+            where=where,
+            got="; ".join(_place(v) for v, c in zip(inputs, columns, strict=True) if c),
+            remedy="use a state whose variables share their levels",
+        )
+    return Match(
+        operator.result if quantity is None else quantity.standard_name,
+        operator.name,
+        tuple(inputs),
+        operator.units if operator.units != "*" else inputs[0].units,
+        parameters,
+        tuple(columns) if any(columns) else (),
+        tuple((source, name, unit) for source, name, unit in arguments),
+        tuple(guesses),
+    )
 
 
 def _choose(

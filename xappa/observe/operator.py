@@ -187,7 +187,7 @@ class ObservationOperator:
         blocks, row, used = [], 0, 0
         for spec, status, function in zip(self.specs, self.status, self.functions, strict=True):
             n = int((status == Status.USED).sum())
-            rows = n * len(spec.inputs)
+            rows = n * sum(spec.widths)
             blocks.append(Block(spec, function, slice(row, row + rows), slice(used, used + n)))
             row, used = row + rows, used + n
         return tuple(blocks)
@@ -253,7 +253,10 @@ class ObservationOperator:
             return h
         import torch
 
-        parts = [block.from_rows(h[..., block.rows]) for block in self.blocks]
+        parts = [
+            block.from_rows(h[..., block.rows], np.flatnonzero(status == Status.USED))
+            for block, status in zip(self.blocks, self.status, strict=True)
+        ]
         return torch.cat(parts, dim=-1)
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:

@@ -36,6 +36,7 @@ from xappa.observe.ancillary import (
     modifier,
     on_elements,
 )
+from xappa.observe.arguments import read_arguments, said_names
 from xappa.observe.checks import swapped_positions
 from xappa.observe.containers import Found, choose_columns, collect
 from xappa.observe.error import (
@@ -171,9 +172,17 @@ def _read(
     if positions is None:
         return None
     match = problems.attempt(
-        match_quantity, array, state, on_levels=positions.pressure is not None, where=where
+        match_quantity,
+        array,
+        state,
+        on_levels=positions.pressure is not None,
+        where=where,
+        says=said_names(found, on_levels=positions.pressure is not None),
     )
     if match is None:
+        return None
+    arguments = problems.attempt(read_arguments, found, match.arguments, positions.pressure)
+    if arguments is None:
         return None
     own = str(array.attrs.get("units") or match.units)
     values = problems.attempt(_values, array, own, match.units, where)
@@ -193,7 +202,7 @@ def _read(
         problems.errors[before:] = [e for e in later if not isinstance(e, UnitsError)]
     if values is None or std is None:
         return None
-    return _spec(found, match, positions, own, values, std)
+    return _spec(found, match, positions, own, values, std, arguments)
 
 
 def _spec(
@@ -203,6 +212,7 @@ def _spec(
     own_units: str,
     values: np.ndarray,
     std: np.ndarray,
+    arguments: Mapping[str, np.ndarray],
 ) -> ObservationSpec:
     """Put the parts together and give each element its status."""
     array = found.array
@@ -210,8 +220,14 @@ def _spec(
     status = np.zeros(array.size, np.int8)
     status[~np.isfinite(std)] = Status.NO_ERROR
     status[flagged] = Status.FLAGGED
+    for said in arguments.values():
+        status[~np.isfinite(said).reshape(len(said), -1).all(axis=1)] = Status.MISSING
     status[np.isnan(values)] = Status.MISSING
-    layered = any(variable.levels is not None for variable in match.inputs)
+    columns = match.columns or (False,) * len(match.inputs)
+    layered = any(
+        variable.levels is not None and not column
+        for variable, column in zip(match.inputs, columns, strict=True)
+    )
     guesses = [
         *found.guesses,
         *positions.guesses,
@@ -241,6 +257,8 @@ def _spec(
         has_time=positions.has_time,
         quantified=found.quantified,
         place=found.place,
+        columns=match.columns,
+        arguments=arguments,
     )
 
 

@@ -1,10 +1,13 @@
 """The open registry of observation operators beyond interpolation.
 
-A registered operator is a pointwise function y = f(x_1, …, x_m; parameters) of m state variables
-that were interpolated to the place and time of the observation. It is chosen by the attribute
-``xappa_operator`` of the observation array, or by the array's standard name where that is the
-operator's name and the state does not hold the quantity itself. Parameters come from attributes
-``xappa_operator_<parameter>``, so that everything survives a NetCDF round trip.
+A registered operator is a pointwise function y = f(x_1, …, x_m; arguments; parameters) of m state
+variables that were interpolated to the place and time of the observation, to its pressure or as a
+whole column. Arguments are what the observation array says of each of its elements (a pressure, an
+altitude, an averaging kernel), parameters are attributes ``xappa_operator_<parameter>``, so that
+everything survives a NetCDF round trip. An operator is chosen by the attribute ``xappa_operator``,
+or by the array's standard name where that is the operator's quantity and the state does not hold it
+itself. Operators that users register go before those that come with the library
+(`xappa.observe.quantities`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from xappa.errors import OperatorError
 __all__ = [
     "RegisteredOperator",
     "get_operator",
+    "operators_of",
     "register_operator",
     "registered_operators",
     "unregister_operator",
@@ -26,6 +30,7 @@ __all__ = [
 PointwiseFunction = Callable[..., Any]
 _Function = TypeVar("_Function", bound=PointwiseFunction)
 _REGISTRY: dict[str, RegisteredOperator] = {}
+_BUILT_IN: dict[str, RegisteredOperator] = {}
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,14 @@ class RegisteredOperator:
     linear
         Whether the function is linear (no offset, no products of inputs), so that exact methods
         may use it.
+    quantity
+        Standard name of the result; the name by default.
+    columns
+        Which inputs are taken on all their levels, as tensors (..., n, L); the function then gets
+        the levels in Pa, shape (L,), as the keyword ``levels``.
+    arguments
+        What the observation array says of its elements: names (or standard names) of coordinates,
+        with the units in which the function wants them. Tensors (n,) or (n, K), by keyword.
     """
 
     name: str
@@ -54,12 +67,20 @@ class RegisteredOperator:
     units: str
     function: PointwiseFunction
     linear: bool = False
+    quantity: str | None = None
+    columns: tuple[str, ...] = ()
+    arguments: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def result(self) -> str:
+        """Standard name of the result."""
+        return self.quantity or self.name
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         from dask.base import normalize_token
 
-        about = ("xappa.RegisteredOperator", self.name, self.inputs, self.units, self.linear)
-        return (*about, normalize_token(self.function))
+        about = (self.name, self.inputs, self.units, self.linear, self.columns, self.arguments)
+        return ("xappa.RegisteredOperator", *about, normalize_token(self.function))
 
 
 def register_operator(
@@ -69,6 +90,9 @@ def register_operator(
     units: str,
     linear: bool = False,
     replace: bool = False,
+    quantity: str | None = None,
+    columns: Sequence[str] = (),
+    arguments: Mapping[str, str | None] | Sequence[str] = (),
 ) -> Callable[[_Function], _Function]:
     """Register an observation operator under a name.
 
@@ -85,6 +109,14 @@ def register_operator(
         Whether the function is linear in its inputs.
     replace
         Whether an operator of the same name may be replaced.
+    quantity
+        Standard name of the result, where it is not the name.
+    columns
+        Which of the inputs the function takes on all their levels, as tensors (..., n, L), together
+        with the keyword ``levels``, their pressures in Pa (L,).
+    arguments
+        Names or standard names of coordinates of the observations that the function takes by
+        keyword (blanks and dots cannot be in them); as a mapping, with the units it takes them in.
 
     Returns
     -------
@@ -108,6 +140,15 @@ def register_operator(
     """
     named = inputs if isinstance(inputs, Mapping) else dict.fromkeys(inputs)
     wanted = tuple((str(key), named[key]) for key in named)
+    said = dict(arguments) if isinstance(arguments, Mapping) else dict.fromkeys(arguments)
+    if unknown := set(columns) - set(named):
+        raise OperatorError(
+            f"columns of operator {name!r} that are no inputs: {', '.join(sorted(unknown))}",
+            where="xappa.register_operator",
+            expected=", ".join(map(str, named)),
+            got=", ".join(map(str, columns)),
+            remedy="list them among the inputs, too",
+        )
     if not wanted or not name or any(letter.isspace() for letter in name) or name == "identity":
         raise OperatorError(
             f"an observation operator cannot be registered as {name!r} with {len(wanted)} inputs",
@@ -127,7 +168,9 @@ def register_operator(
         )
 
     def decorate(function: _Function) -> _Function:
-        _REGISTRY[name] = RegisteredOperator(name, wanted, units, function, linear)
+        _REGISTRY[name] = RegisteredOperator(
+            name, wanted, units, function, linear, quantity, tuple(columns), tuple(said.items())
+        )
         return function
 
     return decorate
@@ -139,8 +182,22 @@ def unregister_operator(name: str) -> None:
 
 
 def registered_operators() -> tuple[str, ...]:
-    """Names of all registered operators, sorted."""
-    return tuple(sorted(_REGISTRY))
+    """Names of all registered operators, those of the library included, sorted."""
+    return tuple(sorted({*_REGISTRY, *_built_in()}))
+
+
+def operators_of(quantity: str) -> tuple[RegisteredOperator, ...]:
+    """Return the operators that give a quantity, those that users registered first."""
+    own = [op for op in _REGISTRY.values() if op.result == quantity]
+    return (*own, *(op for op in _built_in().values() if op.result == quantity))
+
+
+def _built_in() -> Mapping[str, RegisteredOperator]:
+    if not _BUILT_IN:
+        from xappa.observe.quantities import OPERATORS
+
+        _BUILT_IN.update({operator.name: operator for operator in OPERATORS})
+    return _BUILT_IN
 
 
 def get_operator(name: str, *, where: str | None = None) -> RegisteredOperator:
@@ -158,8 +215,10 @@ def get_operator(name: str, *, where: str | None = None) -> RegisteredOperator:
     OperatorError
         If there is none; the message lists the known names.
     """
-    try:
+    if name in _REGISTRY:
         return _REGISTRY[name]
+    try:
+        return _built_in()[name]
     except KeyError:
         raise OperatorError(
             f"no observation operator named {name!r} is registered",

@@ -228,12 +228,21 @@ def interpolation_rows(
     status : (m,) int8
         USED where the observation lies inside domain, levels and window.
     rows
-        Of the observations inside, for each input of the operator in turn (input-major).
+        Of the observations inside, for each input of the operator in turn (input-major), and for
+        each of its levels where it is taken as a column.
     """
     shape = (len(times), state.n_channels, *state.grid.shape)
     latitude, longitude = spec.latitude[select], spec.longitude[select]
     temporal = interpolate_times(spec.time[select], times, spec.has_time)
-    vertical = [_vertical(variable, state, spec, select) for variable in spec.inputs]
+    columns = spec.columns or (False,) * len(spec.inputs)
+    vertical: list[Linear] = []
+    for variable, column in zip(spec.inputs, columns, strict=True):
+        whole = column and variable.levels is not None
+        vertical += (
+            _column(variable, state, select)
+            if whole
+            else [_vertical(variable, state, spec, select)]
+        )
     status = np.zeros(select.size, np.int8)
     status[~temporal[2]] = Status.OUTSIDE_WINDOW
     for level in vertical:
@@ -256,6 +265,14 @@ def interpolation_rows(
     order = inverse[status == Status.USED]
     ordered = [_reordered(Rows.concatenate(part, shape), order) for part in parts]
     return status, Rows.concatenate(ordered, shape)
+
+
+def _column(variable: VariableSpec, state: StateSpec, select: np.ndarray) -> list[Linear]:
+    """Return channel indices of each level of one input."""
+    first = state.slice_of(variable.name).start
+    one, inside = np.ones((select.size, 1)), np.ones(select.size, bool)
+    levels = range(len(variable.levels or ()))
+    return [(np.full((select.size, 1), first + k, np.int64), one, inside) for k in levels]
 
 
 def _vertical(

@@ -102,6 +102,10 @@ class ObservationSpec:
         The pint units of the array and its coordinates, by name, where it held quantities.
     place
         The way to the array inside ``obs``.
+    columns
+        Which inputs are taken on all their levels; empty where none is.
+    arguments
+        What the array says of its elements for the operator, each of shape (n,) or (n, K).
     """
 
     name: str
@@ -123,6 +127,17 @@ class ObservationSpec:
     has_time: bool = True
     quantified: Mapping[Hashable, Any] = field(default_factory=dict)
     place: tuple[Place, ...] = ()
+    columns: tuple[bool, ...] = ()
+    arguments: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Number of rows that each input takes for one observation."""
+        columns = self.columns or (False,) * len(self.inputs)
+        return tuple(
+            len(variable.levels or (None,)) if column else 1
+            for variable, column in zip(self.inputs, columns, strict=True)
+        )
 
     @property
     def size(self) -> int:
@@ -151,6 +166,7 @@ class ObservationSpec:
             normalize_token(dict(self.parameters)),
             tuple(repr(variable) for variable in self.inputs),
             normalize_token((*arrays, self.pressure, self.status)),
+            normalize_token((self.columns, dict(self.arguments))),
             normalize_token(labels),
         )
 
