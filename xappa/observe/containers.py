@@ -49,6 +49,8 @@ class Found:
         Its pint units and those of its coordinates, by name, where it held quantities.
     guesses
         What was assumed about the Dataset that it comes from.
+    settled
+        Whether its error is its own, whatever ``error=`` says.
     """
 
     array: xr.DataArray
@@ -57,6 +59,7 @@ class Found:
     name: str
     quantified: Mapping[Hashable, Any]
     guesses: tuple[str, ...] = ()
+    settled: bool = False
 
     @property
     def where(self) -> str:

@@ -49,6 +49,7 @@ from xappa.observe.error import (
 from xappa.observe.flags import rejected_by_flags
 from xappa.observe.matching import Match, is_recognised, match_quantity
 from xappa.observe.spec import ObservationSpec, Status
+from xappa.observe.winds import pair_winds
 
 if TYPE_CHECKING:
     from xappa.bridge import StateSpec
@@ -120,8 +121,11 @@ def read_observations(
         has_error=lambda item: _has_error(item, error),
     )
     problems = _Problems()
-    specs = [_read(item, state, error, problems) for item in found]
     known = {name for item in found for name in item.names}
+    found = pair_winds(
+        found, state, error, lambda item: _said_by_itself(item, error), problems.errors
+    )
+    specs = [_read(item, state, None if item.settled else error, problems) for item in found]
     unused = unused_error_names(error, known)
     if unused is not None:
         problems.errors = [*_not_by_slip(problems.errors, found, error), unused]
@@ -134,6 +138,12 @@ def _given(found: Found, error: ErrorArgument) -> bool:
     if isinstance(error, (Mapping, xr.Dataset)):
         return any(name in error for name in found.names)
     return error is not None
+
+
+def _said_by_itself(found: Found, error: ErrorArgument) -> bool:
+    """Tell whether metadata give the error of an array, or the argument does so by its name."""
+    named = error if isinstance(error, (Mapping, xr.Dataset)) else None
+    return _has_error(found, named)
 
 
 def _has_error(found: Found, error: ErrorArgument) -> bool:

@@ -1,0 +1,163 @@
+r"""Wind observed as speed and direction, compared as its components.
+
+A direction has no meaningful difference across north, and none at all in calm air; the components
+
+.. math:: u = -s \sin d, \quad v = -s \cos d
+
+have. With independent errors of speed and direction (in radians) their variances are, to first
+order, :math:`(\sin d \, \sigma_s)^2 + (s \cos d \, \sigma_d)^2` and the same with sine and cosine
+exchanged; their correlation is left out. Where the direction's error is not known both components
+have that of the speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from xappa import units
+from xappa.cf import identify
+from xappa.errors import XappaError
+from xappa.observe.containers import Found
+from xappa.observe.error import ERROR_COORDINATE, ErrorArgument, resolve_error
+from xappa.observe.flags import rejected_by_flags
+from xappa.observe.spec import Place
+
+if TYPE_CHECKING:
+    from xappa.bridge import StateSpec
+
+__all__ = ["pair_winds"]
+
+SPEED, FROM, TO = "wind_speed", "wind_from_direction", "wind_to_direction"
+EASTWARD, NORTHWARD = "eastward_wind", "northward_wind"
+
+
+def pair_winds(
+    found: Sequence[Found],
+    state: StateSpec,
+    error: ErrorArgument,
+    has_error: Callable[[Found], bool],
+    errors: list[XappaError],
+) -> list[Found]:
+    """Replace pairs of speed and direction by components, if the state holds those.
+
+    Parameters
+    ----------
+    found
+        The observation arrays.
+    state
+        What the state holds.
+    error
+        The argument of that name.
+    has_error
+        Whether the error of an array is known.
+    errors
+        Takes the problems with the errors of speed and direction.
+
+    Returns
+    -------
+    list of Found
+        In the same order, components in the place of the speed.
+    """
+    held = {variable.standard_name for variable in state.variables}
+    if not {EASTWARD, NORTHWARD} <= held or held & {SPEED, FROM, TO}:
+        return list(found)
+    kinds = [_kind(item) for item in found]
+    result, gone = [], set()
+    for i, item in enumerate(found):
+        if kinds[i] != SPEED or "xappa_operator" in item.array.attrs:
+            continue
+        for j, other in enumerate(found):
+            if kinds[j] in (FROM, TO) and j not in gone and _together(item, other):
+                gone.add(j)
+                try:
+                    pair = _components(item, other, str(kinds[j]), error, has_error(other))
+                except XappaError as problem:
+                    errors.append(problem)
+                    pair = []
+                gone.add(i)
+                result += [(i, part) for part in pair]
+                break
+    kept = [(i, item) for i, item in enumerate(found) if i not in gone]
+    return [item for _, item in sorted(kept + result, key=lambda entry: entry[0])]
+
+
+def _kind(item: Found) -> str | None:
+    quantity, _ = identify(item.array)
+    return None if quantity is None else quantity.standard_name
+
+
+def _together(speed: Found, direction: Found) -> bool:
+    """Whether two arrays belong to the same container and lie at the same places."""
+    if speed.place[:-1] != direction.place[:-1] or speed.dataset is not direction.dataset:
+        return False
+    a, b = speed.array, direction.array
+    return a.dims == b.dims and all(
+        name in b.coords and coord.equals(b.coords[name])
+        for name, coord in a.coords.items()
+        if "standard_error" not in str(coord.attrs.get("standard_name"))
+        and name != ERROR_COORDINATE
+    )
+
+
+def _components(
+    speed: Found, direction: Found, kind: str, error: ErrorArgument, direction_error: bool
+) -> list[Found]:
+    own = str(speed.array.attrs.get("units") or "m s-1")
+    turn = str(direction.array.attrs.get("units") or "degree")
+    s = speed.array.values.astype(np.float64)
+    d = units.convert(direction.array.values.astype(np.float64), turn, "radian")
+    d = d + (np.pi if kind == TO else 0.0)
+    flagged, _ = rejected_by_flags(direction.array, direction.dataset)
+    d = np.where(flagged.reshape(d.shape), np.nan, d)
+    d = np.where(s == 0, 0.0, d)  # calm air has no direction, and needs none
+    sigma = resolve_error(
+        speed.array, speed.dataset, names=speed.names, obs_units=own, state_units=own, error=error
+    ).reshape(s.shape)
+    said = f"components from {speed.name!r} and {direction.name!r}"
+    across, known = sigma, error if isinstance(error, dict) else None
+    if direction_error or (known and any(name in known for name in direction.names)):
+        angle = resolve_error(
+            direction.array,
+            direction.dataset,
+            names=direction.names,
+            obs_units=turn,
+            state_units="radian",
+            error=known,
+        ).reshape(s.shape)
+        across = s * angle
+    else:
+        said += ", with the error of the speed alone"
+    sine, cosine = np.sin(d), np.cos(d)
+    return [
+        _part(speed, EASTWARD, -s * sine, np.hypot(sine * sigma, cosine * across), own, said),
+        _part(speed, NORTHWARD, -s * cosine, np.hypot(cosine * sigma, sine * across), own, said),
+    ]
+
+
+def _part(
+    speed: Found, name: str, values: np.ndarray, std: np.ndarray, own: str, said: str
+) -> Found:
+    aside = [key for key in speed.array.coords if key == ERROR_COORDINATE]
+    array = speed.array.drop_vars(aside).copy(data=values).rename(name)
+    kept = {k: v for k, v in array.attrs.items() if k in ("ancillary_variables", "cell_methods")}
+    array.attrs = {"standard_name": name, "units": own, **kept}
+    std = np.where(std > 0, std, np.nan)
+    deviation = xr.Variable(array.dims, std, {"units": own})
+    array = array.assign_coords({ERROR_COORDINATE: deviation})
+    place = (*speed.place[:-1], replace(speed.place[-1], key=name)) if speed.place else ()
+    if place and place[-1].container in ("list", "tuple"):
+        place = (*speed.place[:-1], Place(place[-1].container, (speed.place[-1].key, name)))
+    return replace(
+        speed,
+        array=array,
+        place=place,
+        name=f"{speed.name}/{name}" if speed.place and len(speed.place) > 1 else name,
+        quantified={},
+        guesses=(*speed.guesses, said),
+        settled=True,
+    )
