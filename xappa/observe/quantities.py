@@ -12,8 +12,8 @@ which can be inverted for the dew point, and lies within 0.3 % of Ambaum's (2020
 .. math:: \Phi_2 - \Phi_1 = R_d \int_{p_2}^{p_1} T_v \, \mathrm{d} \ln p ,
 
 with :math:`T_v` linear in the logarithm of pressure between levels. All functions are
-differentiable and act on each observation by itself. torch is imported where it is needed, so that
-metadata are read without it.
+differentiable and act on each observation by itself. They use methods of tensors alone, so that
+metadata are read without torch.
 
 References
 ----------
@@ -178,9 +178,11 @@ def _layers(column: Tensor, log_p: Tensor) -> Tensor:
 
 def heights_above_lowest(virtual: Tensor, log_p: Tensor) -> Tensor:
     """Heights in m of the levels above the lowest one, shape (..., n, L)."""
-    from torch.nn.functional import pad
-
-    return pad((R_D / G * _layers(virtual, log_p)).cumsum(-1), (1, 0))
+    layers = R_D / G * _layers(virtual, log_p)
+    below = layers.new_ones(len(log_p) - 1, len(log_p)).triu(
+        1
+    )  # which layers lie below which level
+    return layers @ below
 
 
 def _column_water(q: Tensor, levels: Tensor) -> Tensor:

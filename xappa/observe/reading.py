@@ -46,6 +46,7 @@ from xappa.observe.error import (
     resolve_error,
     unused_error_names,
 )
+from xappa.observe.extent import Extent, read_footprint
 from xappa.observe.flags import rejected_by_flags
 from xappa.observe.matching import Match, is_recognised, match_quantity
 from xappa.observe.spec import ObservationSpec, Status
@@ -84,6 +85,7 @@ class _Positions:
     has_time: bool
     pressure: np.ndarray | None
     guesses: tuple[str, ...]
+    axes: Axes
 
 
 def read_observations(
@@ -192,7 +194,8 @@ def _read(
     if match is None:
         return None
     arguments = problems.attempt(read_arguments, found, match.arguments, positions.pressure)
-    if arguments is None:
+    extent = problems.attempt(read_footprint, found, positions.axes, positions.time, state.calendar)
+    if arguments is None or extent is None:
         return None
     own = str(array.attrs.get("units") or match.units)
     values = problems.attempt(_values, array, own, match.units, where)
@@ -212,7 +215,7 @@ def _read(
         problems.errors[before:] = [e for e in later if not isinstance(e, UnitsError)]
     if values is None or std is None:
         return None
-    return _spec(found, match, positions, own, values, std, arguments)
+    return _spec(found, match, positions, own, values, std, arguments, extent)
 
 
 def _spec(
@@ -223,6 +226,7 @@ def _spec(
     values: np.ndarray,
     std: np.ndarray,
     arguments: Mapping[str, np.ndarray],
+    extent: Extent,
 ) -> ObservationSpec:
     """Put the parts together and give each element its status."""
     array = found.array
@@ -244,7 +248,7 @@ def _spec(
         *match.guesses,
         *_unit_guess(array, own_units),
         *flag_guesses,
-        *_method_guess(array),
+        *extent.guesses,
     ]
     own = f"{array.name}: "
     return ObservationSpec(
@@ -269,6 +273,7 @@ def _spec(
         place=found.place,
         columns=match.columns,
         arguments=arguments,
+        footprint=extent.footprint,
     )
 
 
@@ -330,7 +335,9 @@ def _positions(array: xr.DataArray, state: StateSpec, where: str) -> _Positions:
     if impossible.any():
         guesses.append(f"{int(impossible.sum())} latitudes beyond a pole: rejected")
         latitude[impossible] = np.nan
-    return _Positions(latitude, longitude, time, axes.time is not None, pressure, tuple(guesses))
+    return _Positions(
+        latitude, longitude, time, axes.time is not None, pressure, tuple(guesses), axes
+    )
 
 
 def _axes(array: xr.DataArray, where: str) -> Axes:
@@ -378,14 +385,6 @@ def _unit_guess(array: xr.DataArray, units_taken: str) -> list[str]:
     if array.attrs.get("units"):
         return []
     return [f"no units given: taken for {units_taken}, as in the state"]
-
-
-def _method_guess(array: xr.DataArray) -> list[str]:
-    methods = str(array.attrs.get("cell_methods", ""))
-    words = set(methods.replace(":", " ").split())
-    if not words & {"mean", "sum", "maximum", "minimum", "median", "mid_range", "range"}:
-        return []
-    return [f"cell_methods {methods!r}: compared with point values at the coordinates given"]
 
 
 def _template(array: xr.DataArray, match: Match, own_units: str) -> xr.DataArray:

@@ -119,11 +119,12 @@ def _quantity(spec: ObservationSpec) -> str:
 
 
 def _operator(spec: ObservationSpec) -> str:
+    extent = "" if spec.footprint is None else spec.footprint.describe()
     if spec.operator == "identity":
-        return "identity"
+        return extent or "identity"
     given = [variable.name for variable in spec.inputs]
     given += [f"{name}={value!r}" for name, value in spec.parameters.items()]
-    return f"{spec.operator}({', '.join(given)})"
+    return ", ".join(filter(None, [f"{spec.operator}({', '.join(given)})", extent]))
 
 
 def _error(spec: ObservationSpec) -> str:

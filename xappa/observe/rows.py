@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xappa.observe.footprint import area_weights, interval_weights
 from xappa.observe.spec import Status
 
 if TYPE_CHECKING:
@@ -233,7 +234,11 @@ def interpolation_rows(
     """
     shape = (len(times), state.n_channels, *state.grid.shape)
     latitude, longitude = spec.latitude[select], spec.longitude[select]
-    temporal = interpolate_times(spec.time[select], times, spec.has_time)
+    footprint = None if spec.footprint is None else spec.footprint.take(select)
+    if footprint is not None and footprint.interval is not None:
+        temporal = interval_weights(footprint.interval, times, footprint.method)
+    else:
+        temporal = interpolate_times(spec.time[select], times, spec.has_time)
     columns = spec.columns or (False,) * len(spec.inputs)
     vertical: list[Linear] = []
     for variable, column in zip(spec.inputs, columns, strict=True):
@@ -253,7 +258,12 @@ def interpolation_rows(
     done = 0
     # rows beyond the last circle of latitude are as long as that circle: they go by themselves
     for block in _blocks(np.flatnonzero(~beyond)) + _blocks(np.flatnonzero(beyond), 512):
-        index, weight, inside = state.grid.interpolate(latitude[block], longitude[block])
+        if footprint is not None and footprint.has_area:
+            index, weight, inside = area_weights(
+                state.grid, latitude[block], longitude[block], footprint.take(block)
+            )
+        else:
+            index, weight, inside = state.grid.interpolate(latitude[block], longitude[block])
         status[block[~inside]] = Status.OUTSIDE_DOMAIN
         keep = status[block] == Status.USED
         chosen, horizontal = block[keep], _snapped(index[keep], weight[keep])

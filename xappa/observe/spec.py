@@ -18,6 +18,7 @@ import xarray as xr
 
 if TYPE_CHECKING:
     from xappa.bridge import VariableSpec
+    from xappa.observe.footprint import Footprint
 
 __all__ = ["ObservationSpec", "Place", "Status", "assemble"]
 
@@ -106,6 +107,8 @@ class ObservationSpec:
         Which inputs are taken on all their levels; empty where none is.
     arguments
         What the array says of its elements for the operator, each of shape (n,) or (n, K).
+    footprint
+        The areas and intervals that its elements are means of; None for values at points.
     """
 
     name: str
@@ -129,6 +132,7 @@ class ObservationSpec:
     place: tuple[Place, ...] = ()
     columns: tuple[bool, ...] = ()
     arguments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    footprint: Footprint | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -138,6 +142,13 @@ class ObservationSpec:
             len(variable.levels or (None,)) if column else 1
             for variable, column in zip(self.inputs, columns, strict=True)
         )
+
+    @property
+    def span(self) -> np.ndarray:
+        """(n, 2) seconds, the first and the last time that each element sees."""
+        if self.footprint is not None and self.footprint.interval is not None:
+            return self.footprint.interval
+        return np.stack([self.time, self.time], axis=1)
 
     @property
     def size(self) -> int:
@@ -166,7 +177,7 @@ class ObservationSpec:
             normalize_token(dict(self.parameters)),
             tuple(repr(variable) for variable in self.inputs),
             normalize_token((*arrays, self.pressure, self.status)),
-            normalize_token((self.columns, dict(self.arguments))),
+            normalize_token((self.columns, dict(self.arguments), self.footprint)),
             normalize_token(labels),
         )
 

@@ -30,7 +30,13 @@ from xappa._optional import require
 from xappa.errors import ArgumentError
 from xappa.grid import Grid
 
-__all__ = ["TOLERANCE", "bilinear_weights", "build_weights", "conservative_weights"]
+__all__ = [
+    "TOLERANCE",
+    "bilinear_weights",
+    "build_weights",
+    "cell_weights",
+    "conservative_weights",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -105,6 +111,47 @@ def conservative_weights(source: Grid, target: Grid) -> Any:
     share = weights.sum(axis=1)
     scale = np.where(share >= 1.0 - TOLERANCE, 1.0 / np.where(share > 0, share, 1.0), 1.0)
     return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ weights)
+
+
+def cell_weights(source: Grid, cells: npt.ArrayLike) -> Any:
+    """Return the weights of means over cells between parallels and meridians.
+
+    Parameters
+    ----------
+    source
+        The grid.
+    cells
+        (n, 4) degrees: south, north, west and east of each cell; from west eastward, across any
+        seam.
+
+    Returns
+    -------
+    scipy.sparse.csr_array (n, source.size)
+        Rows sum to the covered share of the cell; zero for cells without area.
+    """
+    south, north, west, east = np.asarray(cells, dtype=np.float64).reshape(-1, 4).T
+    rows = _shares(np.sin(np.deg2rad(source.latitude_bounds)), *np.sin(np.deg2rad([south, north])))
+    bounds = _longitude_bounds(source)
+    width = (east - west) % 360.0
+    width = np.where((width == 0) & (east != west), 360.0, width)
+    start = bounds[0] + (west - bounds[0]) % 360.0
+    columns = _shares(bounds, start, start + width)
+    columns = columns + _shares(bounds, start - 360.0, start + width - 360.0)
+    row, column = (scipy.sparse.csr_array(part) for part in (rows, columns))
+    n = len(south)
+    parts = [scipy.sparse.kron(row[[k]], column[[k]], format="csr") for k in range(n)]
+    if not parts:
+        return scipy.sparse.csr_array((0, source.size))
+    return scipy.sparse.csr_array(scipy.sparse.vstack(parts, format="csr"))
+
+
+def _shares(bounds: Floats, low: Floats, high: Floats) -> Floats:
+    """Return the shares (m, n) of m intervals that n source intervals cover, given their bounds."""
+    lower, upper = np.minimum(bounds[:-1], bounds[1:]), np.maximum(bounds[:-1], bounds[1:])
+    overlap = np.minimum(high[:, None], upper) - np.maximum(low[:, None], lower)
+    length = (high - low)[:, None]
+    share = np.clip(overlap, 0.0, None) / np.where(length > 0, length, np.inf)
+    return np.where(share > _SLIVER, share, 0.0)
 
 
 def _longitude_bounds(grid: Grid) -> Floats:

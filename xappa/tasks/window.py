@@ -76,9 +76,9 @@ class Window:
             return cls(times, 0, len(times), has_time=True)
         before = after = 0
         for spec in specs:
-            observed = spec.time[np.isfinite(spec.time)]
-            early = np.ceil((times[0] - observed) / step - 1e-6)
-            late = np.ceil((observed - times[-1]) / step - 1e-6)
+            span = spec.span[np.isfinite(spec.span).all(axis=1)]
+            early = np.ceil((times[0] - span[:, 0]) / step - 1e-6)
+            late = np.ceil((span[:, 1] - times[-1]) / step - 1e-6)
             before = max(before, int(early[early <= model.blanket].max(initial=0)))
             after = max(after, int(late[late <= model.blanket].max(initial=0)))
         start = times[0] - before * step

@@ -1,0 +1,202 @@
+"""What metadata say of the areas and intervals that observations are means of.
+
+``cell_methods`` says over what (``time: mean``, ``area: mean``); the bounds of the coordinates say
+how far. Where an array has no bounds, attributes may: ``xappa_interval`` (such as ``"6h"``: up to
+the time of the observation) and ``xappa_footprint_radius`` (metres, or the name of a coordinate).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from xappa import units
+from xappa.cf import Axes, convert_calendar, timedelta_seconds, to_seconds
+from xappa.errors import CoordinateError
+from xappa.observe.ancillary import on_elements
+from xappa.observe.containers import Found
+from xappa.observe.footprint import Footprint
+
+__all__ = ["Extent", "read_footprint"]
+
+INTERVAL, RADIUS = "xappa_interval", "xappa_footprint_radius"
+_LINEAR = ("mean", "sum")
+_OTHERS = ("maximum", "minimum", "median", "mid_range", "range", "standard_deviation", "variance")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What was understood: a footprint or None for points, and what was guessed."""
+
+    footprint: Footprint | None
+    guesses: tuple[str, ...] = ()
+
+
+def read_footprint(found: Found, axes: Axes, time: np.ndarray, calendar: str) -> Extent:
+    """Read over what the elements of an array are means.
+
+    Parameters
+    ----------
+    found
+        The array and its Dataset.
+    axes
+        Its coordinates.
+    time
+        (n,) seconds of its elements, in the state's calendar.
+    calendar
+        The state's calendar.
+
+    Raises
+    ------
+    CoordinateError
+        If bounds do not fit the coordinate, or an interval or radius cannot be read.
+    """
+    array = found.array
+    said = str(array.attrs.get("cell_methods", ""))
+    methods = parse_methods(said)
+    over_time = methods.get("time") or methods.get(str(axes.time))
+    over_area = methods.get("area") or methods.get(str(axes.latitude)) or methods.get("latitude")
+    if over_time in _OTHERS or over_area in (*_OTHERS, "sum"):
+        return Extent(None, (f"cell_methods {said!r}: compared with point values",))
+    interval = None
+    if over_time in _LINEAR or INTERVAL in array.attrs:
+        interval = _interval(found, axes, time, calendar)
+    area = _area(found, axes) if over_area == "mean" or RADIUS in array.attrs else {}
+    lost = [
+        name
+        for name, wanted, got in (
+            ("time", over_time in _LINEAR, interval is not None),
+            ("area", over_area == "mean", bool(area)),
+        )
+        if wanted and not got
+    ]
+    guesses = [
+        f"cell_methods {said!r} without bounds: compared with values at points of " + n
+        for n in lost
+    ]
+    if interval is None and not area:
+        return Extent(None, tuple(guesses))
+    method = over_time if over_time in _LINEAR else "mean"
+    return Extent(Footprint(interval=interval, method=str(method), **area), tuple(guesses))
+
+
+def parse_methods(said: str) -> dict[str, str]:
+    """Return the method of each dimension in an attribute ``cell_methods``.
+
+    >>> parse_methods("time: mean (interval: 1 h) latitude: longitude: mean where land")
+    {'time': 'mean', 'latitude': 'mean', 'longitude': 'mean'}
+    """
+    methods: dict[str, str] = {}
+    bare = re.sub(r"\([^)]*\)", " ", said)
+    for names, method in re.findall(r"((?:[\w.]+\s*:\s*)+)(\w+)", bare):
+        methods |= dict.fromkeys(re.findall(r"[\w.]+", names), method)
+    return methods
+
+
+def _interval(found: Found, axes: Axes, time: np.ndarray, calendar: str) -> np.ndarray | None:
+    attrs = found.array.attrs
+    if INTERVAL in attrs:
+        try:
+            seconds = timedelta_seconds(attrs[INTERVAL])
+        except Exception as error:
+            raise CoordinateError(
+                "the interval of the observations cannot be read",
+                where=f"{found.where}, attribute {INTERVAL}",
+                expected="a duration such as '6h'",
+                got=repr(attrs[INTERVAL]),
+                remedy="correct it, or give the time coordinate bounds",
+            ) from error
+        return np.stack([time - seconds, time], axis=1)
+    bounds = _bounds(found, axes.time, 2)
+    if bounds is None:
+        return None
+    ends = []
+    for k in range(2):
+        numbers, own = to_seconds(bounds.isel({bounds.dims[-1]: k}))
+        flat = _elements(bounds.isel({bounds.dims[-1]: k}).copy(data=np.asarray(numbers)), found)
+        ends.append(np.asarray(convert_calendar(flat, own, calendar)) if own != calendar else flat)
+    return np.sort(np.stack(ends, axis=1), axis=1)
+
+
+def _area(found: Found, axes: Axes) -> dict[str, np.ndarray]:
+    array = found.array
+    if RADIUS in array.attrs:
+        return {"radius": _radius(found)}
+    lat, lon = _bounds(found, axes.latitude, None), _bounds(found, axes.longitude, None)
+    if lat is None or lon is None:
+        return {}
+    sides = [
+        [_elements(b.isel({b.dims[-1]: k}), found) for k in range(b.shape[-1])] for b in (lat, lon)
+    ]
+    if len(sides[0]) == len(sides[1]) == 2:
+        south, north = np.sort(np.stack(sides[0]), axis=0)
+        return {"box": np.stack([south, north, *sides[1]], axis=1)}
+    if len(sides[0]) == len(sides[1]) == 4:
+        return {"corners": np.stack([np.stack(side, axis=1) for side in sides], axis=2)}
+    raise CoordinateError(
+        "the bounds of an area have neither two nor four values",
+        where=found.where,
+        expected="two sides, or four corners",
+        got=f"{len(sides[0])} of latitude and {len(sides[1])} of longitude",
+        remedy=f"give a radius instead: attrs[{RADIUS!r}] = 20e3 (metres)",
+    )
+
+
+def _radius(found: Found) -> np.ndarray:
+    given = found.array.attrs[RADIUS]
+    if isinstance(given, str) and given in found.array.coords:
+        coord = found.array.coords[given].reset_coords(drop=True)
+        unit = str(coord.attrs.get("units") or "m")
+        values = np.asarray(units.convert(_elements(coord, found), unit, "m", where=found.where))
+    else:
+        try:
+            values = np.full(found.array.size, float(given))
+        except (TypeError, ValueError):
+            values = np.full(found.array.size, np.nan)
+    if not (values > 0).all():
+        raise CoordinateError(
+            "the radius of a footprint is no positive length",
+            where=f"{found.where}, attribute {RADIUS}",
+            expected="metres, or the name of a coordinate of the observations",
+            got=repr(given),
+            remedy="correct it",
+        )
+    return values
+
+
+def _bounds(found: Found, name: str | None, count: int | None) -> xr.DataArray | None:
+    """Return the bounds of a coordinate, its dimension of vertices last."""
+    if name is None:
+        return None
+    coord = found.array.coords[name]
+    bounds = coord.attrs.get("bounds") or coord.encoding.get("bounds")
+    if bounds is None or found.dataset is None or bounds not in found.dataset.variables:
+        return None
+    variable = found.dataset[bounds].reset_coords(drop=True)
+    own = [dim for dim in variable.dims if dim not in coord.dims]
+    if len(own) != 1 or (count is not None and variable.sizes[own[0]] != count):
+        raise CoordinateError(
+            f"the bounds of {name!r} do not fit it",
+            where=f"{found.where}, {bounds}",
+            expected=f"the dimensions {list(coord.dims)} and one more",
+            got=dict(variable.sizes),
+            remedy="correct the bounds, or drop the attribute",
+        )
+    ordered: xr.DataArray = variable.transpose(..., own[0])
+    return ordered
+
+
+def _elements(values: xr.DataArray, found: Found) -> np.ndarray:
+    flat = on_elements(values.reset_coords(drop=True), found.array)
+    if flat is None:
+        raise CoordinateError(
+            "bounds do not lie along the observations",
+            where=found.where,
+            expected=dict(found.array.sizes),
+            got=dict(values.sizes),
+            remedy="correct the bounds, or drop the attribute",
+        )
+    return np.asarray(flat, dtype=np.float64)
