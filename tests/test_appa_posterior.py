@@ -25,7 +25,7 @@ from xappa.diffusion.noise import generator
 from xappa.diffusion.schedules import schedule_of
 from xappa.errors import ArgumentError, BackgroundError
 from xappa.grid import Grid
-from xappa.models.appa.guide import DiagonalNoise, bounding_scale
+from xappa.models.appa.guide import ObservationNoise, bounding_scale
 from xappa.models.appa.model import AppaModel
 from xappa.models.appa.normalisation import Normalisation
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
@@ -130,7 +130,7 @@ def closed_form(model, operator, length: int) -> tuple[np.ndarray, np.ndarray]:
     prior = np.kron(autoregressive(length), 4 * (model.matrix @ model.matrix.mT).numpy())
     h = operator.rows.matrix().toarray()
     # The autoencoder's error adds to R, fully correlated within an observation's footprint.
-    r = np.diag(operator.error_std**2 + (0.1 * np.abs(h).sum(1)) ** 2)
+    r = operator.error_covariance.toarray() + np.diag((0.1 * np.abs(h).sum(1)) ** 2)
     gain = prior @ h.T @ np.linalg.inv(h @ prior @ h.T + r)
     mean = 280 + gain @ (operator.values - 280)
     return mean, prior - gain @ h @ prior
@@ -156,7 +156,7 @@ def test_guidance_is_exact_for_one_blanket() -> None:
             denoiser,
             torch.as_tensor(y),
             lambda z: z.flatten(1) @ torch.as_tensor(a).mT,
-            DiagonalNoise(torch.as_tensor(r)),
+            ObservationNoise(torch.as_tensor(r)),
             solver="gmres",
             iterations=5,
             rtol=0.0,
@@ -169,8 +169,9 @@ def test_guidance_is_exact_for_one_blanket() -> None:
 
 
 @pytest.mark.parametrize("scope", ["trajectory", "blanket"])
-def test_posterior_of_one_blanket(model, window, obs, scope) -> None:
-    members = 300
+@pytest.mark.parametrize("attrs", [{}, {"bias_error_std": 1.0, "error_correlation_time": "3h"}])
+def test_posterior_of_one_blanket(model, window, obs, scope, attrs) -> None:
+    members, obs = 300, obs.assign_attrs(attrs)
     ens = window.appa.assimilate(
         obs,
         model,

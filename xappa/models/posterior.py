@@ -174,7 +174,7 @@ class GaussianPosterior:
         """The covariance R + H D H^T."""
         scaled = self.linear.copy()
         scaled.data = scaled.data * np.sqrt(self.residual.at_entries(scaled.indices))
-        matrix = scaled @ scaled.T + scipy.sparse.diags_array(self.operator.error_std**2)
+        matrix = scaled @ scaled.T + self.operator.error_covariance
         diagonal = torch.as_tensor(matrix.diagonal())
         if len(diagonal) <= DENSE_LIMIT:
             return Noise(torch.as_tensor(matrix.toarray()), diagonal)

@@ -27,6 +27,7 @@ from xappa.observe.rows import Rows, interpolation_rows
 from xappa.observe.spec import ObservationSpec, Status, assemble
 
 if TYPE_CHECKING:
+    import scipy.sparse
     import torch
 
     from xappa.bridge import StateSpec
@@ -157,6 +158,28 @@ class ObservationOperator:
     def error_std(self) -> np.ndarray:
         """(n_used,) float64, standard deviations of the errors in each array's `state_units`."""
         return self._of_used([spec.error_std for spec in self.specs])
+
+    @functools.cached_property
+    def error_covariance(self) -> scipy.sparse.csr_array:
+        """R of the used observations, (n_used, n_used), in the squares of `state_units`."""
+        import scipy.sparse
+
+        parts = []
+        for spec, status, block in zip(self.specs, self.status, self.blocks, strict=True):
+            std = self.error_std[block.used]
+            if spec.structure is None:
+                parts.append(scipy.sparse.diags_array(std**2))
+            else:
+                select = np.flatnonzero(status == Status.USED)
+                parts.append(spec.structure.covariance(std, select))
+        if not parts:
+            return scipy.sparse.csr_array((0, 0))
+        return scipy.sparse.csr_array(scipy.sparse.block_diag(parts, format="csr"))
+
+    @property
+    def errors_are_independent(self) -> bool:
+        """Whether R is diagonal."""
+        return all(spec.structure is None for spec in self.specs)
 
     @functools.cached_property
     def latitude(self) -> np.ndarray:

@@ -39,6 +39,7 @@ from xappa.observe.ancillary import (
 from xappa.observe.arguments import read_arguments, said_names
 from xappa.observe.checks import swapped_positions
 from xappa.observe.containers import Found, choose_columns, collect
+from xappa.observe.covariance import ErrorStructure
 from xappa.observe.error import (
     ERROR_ATTRIBUTES,
     ERROR_COORDINATE,
@@ -50,6 +51,7 @@ from xappa.observe.extent import Extent, read_footprint
 from xappa.observe.flags import rejected_by_flags
 from xappa.observe.matching import Match, is_recognised, match_quantity
 from xappa.observe.spec import ObservationSpec, Status
+from xappa.observe.structure import read_structure
 from xappa.observe.winds import pair_winds
 
 if TYPE_CHECKING:
@@ -215,7 +217,11 @@ def _read(
         problems.errors[before:] = [e for e in later if not isinstance(e, UnitsError)]
     if values is None or std is None:
         return None
-    return _spec(found, match, positions, own, values, std, arguments, extent)
+    place = (positions.latitude, positions.longitude, positions.time)
+    structure = problems.attempt(read_structure, found, *place, own, match.units)
+    if structure is None:
+        return None
+    return _spec(found, match, positions, own, values, std, arguments, extent, structure or None)
 
 
 def _spec(
@@ -227,6 +233,7 @@ def _spec(
     std: np.ndarray,
     arguments: Mapping[str, np.ndarray],
     extent: Extent,
+    structure: ErrorStructure | None,
 ) -> ObservationSpec:
     """Put the parts together and give each element its status."""
     array = found.array
@@ -274,6 +281,7 @@ def _spec(
         columns=match.columns,
         arguments=arguments,
         footprint=extent.footprint,
+        structure=structure,
     )
 
 

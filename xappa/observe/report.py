@@ -129,7 +129,8 @@ def _operator(spec: ObservationSpec) -> str:
 
 def _error(spec: ObservationSpec) -> str:
     std = units.convert(spec.error_std, spec.state_units, spec.units, difference=True)
-    return _span(std, "")
+    structure = "" if spec.structure is None else spec.structure.describe()
+    return ", ".join(filter(None, [_span(std, ""), structure]))
 
 
 def _span(values: np.ndarray, unit: str) -> str:

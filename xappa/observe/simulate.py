@@ -98,7 +98,9 @@ def observation_noise(
         stream = generator(seed, purpose, *keys, moment)
         noise[order[begin : begin + count]] = stream.standard_normal(count)
         begin += count
-    return np.asarray(noise * spec.error_std)
+    if spec.structure is None:
+        return np.asarray(noise * spec.error_std)
+    return spec.structure.draw(spec.error_std, noise, seed, purpose, *keys)
 
 
 def _with_noise(spec: ObservationSpec, exact: xr.DataArray, seed: int) -> xr.DataArray:

@@ -18,6 +18,7 @@ import xarray as xr
 
 if TYPE_CHECKING:
     from xappa.bridge import VariableSpec
+    from xappa.observe.covariance import ErrorStructure
     from xappa.observe.footprint import Footprint
 
 __all__ = ["ObservationSpec", "Place", "Status", "assemble"]
@@ -109,6 +110,8 @@ class ObservationSpec:
         What the array says of its elements for the operator, each of shape (n,) or (n, K).
     footprint
         The areas and intervals that its elements are means of; None for values at points.
+    structure
+        Biases and correlations of its errors; None where they are independent.
     """
 
     name: str
@@ -133,6 +136,7 @@ class ObservationSpec:
     columns: tuple[bool, ...] = ()
     arguments: Mapping[str, np.ndarray] = field(default_factory=dict)
     footprint: Footprint | None = None
+    structure: ErrorStructure | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -177,7 +181,7 @@ class ObservationSpec:
             normalize_token(dict(self.parameters)),
             tuple(repr(variable) for variable in self.inputs),
             normalize_token((*arrays, self.pressure, self.status)),
-            normalize_token((self.columns, dict(self.arguments), self.footprint)),
+            normalize_token((self.columns, dict(self.arguments), self.footprint, self.structure)),
             normalize_token(labels),
         )
 

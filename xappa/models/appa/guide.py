@@ -23,7 +23,7 @@ from xappa.models.settings import Guidance
 if TYPE_CHECKING:
     from xappa.models.appa.posterior import LatentPosterior
 
-__all__ = ["Blankets", "DiagonalNoise", "bounding_scale", "guided"]
+__all__ = ["Blankets", "ObservationNoise", "bounding_scale", "guided"]
 
 #: Krylov iterations of a learned prior, whose Jacobian is only nearly a covariance.
 DEFAULT_ITERATIONS = 3
@@ -31,28 +31,38 @@ DEFAULT_ITERATIONS = 3
 Observe = Callable[[Tensor], Tensor]
 
 
-class DiagonalNoise:
-    """A diagonal error covariance.
+class ObservationNoise:
+    """An error covariance of all blankets of all members.
 
     Parameters
     ----------
     diagonal
         Variances, shape (n,) or (B, n).
+    beside
+        For each of N blankets what its covariance holds beside the diagonal, shape (m, m) in a
+        sparse layout with m <= n, or None; rows b, b + N, ... are those of blanket b.
     """
 
-    def __init__(self, diagonal: Tensor) -> None:
+    def __init__(self, diagonal: Tensor, beside: Sequence[Tensor | None] = ()) -> None:
         self.diagonal = diagonal
+        self.beside = beside if any(part is not None for part in beside) else ()
 
     def __matmul__(self, v: Tensor) -> Tensor:
         """Return R v for v of shape (B, n)."""
-        return self.diagonal * v
+        product = self.diagonal * v
+        for k, part in enumerate(self.beside):
+            if part is not None:
+                rows = slice(k, None, len(self.beside))
+                size = part.shape[0]
+                product[rows, :size] += (part.to(v.dtype) @ v[rows, :size].mT).mT
+        return product
 
 
 def guided(
     prior: Denoiser,
     y: Tensor,
     observe: Observe,
-    variance: Tensor,
+    noise: ObservationNoise,
     scale: Tensor,
     method: str,
     guidance: Guidance,
@@ -63,10 +73,12 @@ def guided(
     ----------
     prior
         The denoiser.
-    y, variance
-        Observations and their error variances, shape (n) or (B, n).
+    y
+        Observations, shape (n) or (B, n).
     observe
         Maps latents (B, T, L) to (B, n).
+    noise
+        Their error covariance.
     scale
         The scale of ``sda``, shape (n) or (B, n); not used by the others.
     method
@@ -74,7 +86,6 @@ def guided(
     guidance
         Further settings.
     """
-    noise = DiagonalNoise(variance)
     if method == "sda":
         return SDADenoiser(prior, y, observe, noise, scale, gamma=guidance.gamma)
     krylov: dict[str, Any] = {
@@ -179,6 +190,7 @@ class Blankets:
             members = len(prior.dates) // len(self.parts)
             lead = (members, len(self.parts), self.size)
             y, variance, s = (a.expand(lead).flatten(0, 1) for a in (self.y, self.variance, scale))
-            return guided(prior, y, self.observe, variance, s, method, guidance)
+            noise = ObservationNoise(variance, [part.correlated for part in self.parts])
+            return guided(prior, y, self.observe, noise, s, method, guidance)
 
         return guide

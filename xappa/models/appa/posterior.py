@@ -31,7 +31,7 @@ from xappa.device import LEAST_BUDGET, memory_budget, ran_out_of_memory
 from xappa.diffusion.blankets import BlanketDenoiser, Cut, TrajectoryDenoiser
 from xappa.diffusion.sampling import DPSSampler, Sampler, draw
 from xappa.diffusion.scoped import BlanketwiseDenoiser
-from xappa.models.appa.guide import Blankets, bounding_scale, guided
+from xappa.models.appa.guide import Blankets, ObservationNoise, bounding_scale, guided
 from xappa.models.appa.model import AppaModel
 from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
@@ -162,11 +162,26 @@ class LatentPosterior:
     def variance(self) -> np.ndarray:
         """Error variances, with what the autoencoder loses, shape (n,)."""
         lost = self._scaled("reconstruction")
-        variance: np.ndarray = self.operator.error_std**2 + lost**2
+        variance: np.ndarray = self.operator.error_covariance.diagonal() + lost**2
         if self.estimate is None:
             return variance
         shape = self.estimate.latents.shape[-2:]
         return np.concatenate([variance, np.broadcast_to(self.estimate.variance, shape).ravel()])
+
+    @cached_property
+    def correlated(self) -> Tensor | None:
+        """What R holds beside its diagonal, shape (n, n) in a sparse layout; None for nothing."""
+        if self.operator.errors_are_independent:
+            return None
+        beside = self.operator.error_covariance.tocoo()
+        off = beside.row != beside.col
+        entries = np.stack([beside.row[off], beside.col[off]])
+        return torch.sparse_coo_tensor(
+            torch.as_tensor(entries),
+            torch.as_tensor(beside.data[off], dtype=torch.float32),
+            (self.variance.size, self.variance.size),
+            check_invariants=True,
+        ).to(self.model.device)
 
     def _scaled(self, name: str) -> np.ndarray:
         """Carry a standard deviation of states to the observations, shape (n_used,)."""
@@ -289,8 +304,9 @@ class LatentPosterior:
         scale = self.tensor(self.climatological)[None]
         if method == "sda":
             scale = bounding_scale(self.observe, scale, self._mean())
-        y, variance = self.tensor(self.values), self.tensor(self.variance)
-        return sampler(guided(prior, y, self.observe, variance, scale, method, guidance))
+        noise = ObservationNoise(self.tensor(self.variance), [self.correlated])
+        y = self.tensor(self.values)
+        return sampler(guided(prior, y, self.observe, noise, scale, method, guidance))
 
     def _mean(self) -> Tensor:
         """Return the mean of standardised latents, shape (1, T, L)."""

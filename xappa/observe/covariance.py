@@ -1,0 +1,193 @@
+r"""Errors that are not independent: biases of platforms, and correlations in space and time.
+
+The errors of one array are
+
+.. math:: e = P b + s + r, \quad R = P B P^\top + \Sigma C \Sigma
+
+with a constant bias b of each platform (:math:`B` diagonal, P says which platform made which
+observation) and random errors of standard deviation :math:`\Sigma` that may correlate, C the
+product of functions of the distance in space and in time:
+
+==============  ===========================================================================
+exponential     :math:`\exp(-r / L)`
+gaspari_cohn    the fifth-order function of Gaspari & Cohn (1999), equation 4.10, that vanishes
+                beyond 2 c; :math:`c = L \sqrt{10/3} / 2`, so that it is about
+                :math:`\exp(-r^2 / 2 L^2)` near zero
+==============  ===========================================================================
+
+An additive bias needs no iteration: with it in R, the analysis is exactly the one that estimates
+the bias along with the state (Dee 2005).
+
+References
+----------
+Gaspari & Cohn (1999), doi:10.1002/qj.49712555417. Dee (2005), Bias and data assimilation,
+doi:10.1256/qj.05.137.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse
+
+from xappa.diffusion.noise import generator
+from xappa.errors import ErrorCovarianceError
+from xappa.grid import great_circle
+
+__all__ = ["CORRELATIONS", "DENSE_LIMIT", "ErrorStructure", "gaspari_cohn"]
+
+CORRELATIONS = ("exponential", "gaspari_cohn")
+#: The most correlated observations of one array, whose matrix is dense.
+DENSE_LIMIT = 6000
+
+
+def gaspari_cohn(ratio: np.ndarray) -> np.ndarray:
+    """Return the correlation at distances in units of c; zero beyond 2.
+
+    >>> gaspari_cohn(np.array([0.0, 1.0, 2.0])).round(4)
+    array([1.    , 0.2083, 0.    ])
+    """
+    r = np.asarray(ratio, dtype=np.float64)
+    near = (((-0.25 * r + 0.5) * r + 0.625) * r - 5 / 3) * r**2 + 1
+    s = np.where(r > 1, r, 1.0)
+    far = ((((s / 12 - 0.5) * s + 0.625) * s + 5 / 3) * s - 5) * s + 4 - 2 / (3 * s)
+    return np.where(r <= 1, near, np.where(r < 2, far, 0.0))
+
+
+def _correlation(distance: np.ndarray, length: float, function: str) -> np.ndarray:
+    if function == "exponential":
+        return np.exp(-distance / length)
+    return gaspari_cohn(distance / (length * np.sqrt(10 / 3) / 2))
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorStructure:
+    """How the errors of the n elements of one array hang together.
+
+    Parameters
+    ----------
+    bias_std
+        (n,) standard deviation of the platform's bias, in the state's units; None for no biases.
+    platform
+        (n,) int64, number of the platform of each element.
+    length
+        Correlation length in metres, or None for errors that do not correlate in space.
+    period
+        The same in time, in seconds.
+    function
+        One of `CORRELATIONS`.
+    latitude, longitude, time
+        (n,) degrees and seconds.
+    """
+
+    bias_std: np.ndarray | None
+    platform: np.ndarray
+    length: float | None
+    period: float | None
+    function: str
+    latitude: np.ndarray
+    longitude: np.ndarray
+    time: np.ndarray
+
+    @property
+    def correlates(self) -> bool:
+        """Whether random errors correlate."""
+        return self.length is not None or self.period is not None
+
+    def correlation(self, select: np.ndarray) -> np.ndarray:
+        """Return C of some elements, dense (m, m); elements at unknown places stand alone."""
+        lat, lon, time = (part[select] for part in (self.latitude, self.longitude, self.time))
+        known = np.isfinite(lat) & np.isfinite(lon) & (np.isfinite(time) | (self.period is None))
+        matrix = np.ones((len(select), len(select)))
+        if self.length is not None:
+            at = (np.where(known, part, 0.0) for part in (lat, lon))
+            phi, lam = at
+            distance = great_circle(phi[:, None], lam[:, None], phi, lam)
+            matrix *= _correlation(distance, self.length, self.function)
+        else:  # places by themselves
+            place = np.unique(np.stack([lat, lon]), axis=1, return_inverse=True)[1].reshape(-1)
+            matrix *= place[:, None] == place
+        if self.period is not None:
+            seconds = np.where(known, time, 0.0)
+            matrix *= _correlation(np.abs(seconds[:, None] - seconds), self.period, self.function)
+        else:
+            matrix *= time[:, None] == time
+        matrix[~known] = 0.0
+        matrix[:, ~known] = 0.0
+        np.fill_diagonal(matrix, 1.0)
+        return matrix
+
+    def covariance(self, std: np.ndarray, select: np.ndarray) -> scipy.sparse.csr_array:
+        """Return R of some elements.
+
+        Parameters
+        ----------
+        std
+            (m,) standard deviations of their random errors.
+        select
+            (m,) int64, which elements.
+        """
+        if self.correlates:
+            matrix = scipy.sparse.csr_array(std[:, None] * self.correlation(select) * std)
+        else:
+            matrix = scipy.sparse.csr_array(scipy.sparse.diags_array(std**2))
+        if self.bias_std is None:
+            return matrix
+        platform, column = np.unique(self.platform[select], return_inverse=True)
+        shape = (len(select), len(platform))
+        entries = (self.bias_std[select], (np.arange(len(select)), column))
+        p = scipy.sparse.csr_array(entries, shape=shape)
+        return scipy.sparse.csr_array(matrix + p @ p.T)
+
+    @cached_property
+    def _root(self) -> np.ndarray:
+        matrix = self.correlation(np.arange(len(self.latitude)))
+        # the functions are positive definite; rounding of places that coincide is not
+        values, vectors = np.linalg.eigh(matrix)
+        if values[0] < -1e-6 * values[-1]:
+            raise ErrorCovarianceError(
+                "the correlation of observation errors is not positive definite",
+                where="errors of observations",
+                expected="eigenvalues >= 0",
+                got=f"a least one of {values[0]:.2e}",
+                remedy="take the exponential function, or a shorter correlation",
+            )
+        root: np.ndarray = vectors * np.sqrt(np.clip(values, 0, None))
+        return root
+
+    def draw(
+        self, std: np.ndarray, white: np.ndarray, seed: int, purpose: str, *keys: str | int
+    ) -> np.ndarray:
+        """Return errors (n,) of all elements from white noise (n,), and biases by ``keys``."""
+        error: np.ndarray = (self._root @ white if self.correlates else white) * std
+        if self.bias_std is None:
+            return error
+        biases = np.array(
+            [
+                generator(seed, f"{purpose} bias", *keys, int(number)).standard_normal()
+                for number in range(int(self.platform.max(initial=-1)) + 1)
+            ]
+        )
+        drawn: np.ndarray = error + self.bias_std * biases[self.platform]
+        return drawn
+
+    def describe(self) -> str:
+        """Return what it is in words, for reports."""
+        said = []
+        if self.bias_std is not None:
+            count = len(np.unique(self.platform))
+            said.append(f"biases of {count} platform{'s' if count > 1 else ''}")
+        near = [] if self.length is None else [f"{self.length / 1000:g} km"]
+        near += [] if self.period is None else [f"{self.period / 3600:g} h"]
+        if near:
+            said.append(f"correlated over {' and '.join(near)} ({self.function})")
+        return ", ".join(said)
+
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        from dask.base import normalize_token
+
+        arrays = (self.bias_std, self.platform, self.latitude, self.longitude, self.time)
+        about = (self.length, self.period, self.function)
+        return ("xappa.ErrorStructure", *about, normalize_token(arrays))
