@@ -95,6 +95,16 @@ def test_one_kind_of_correlation_alone(day) -> None:
     assert in_time[0, 1] == 0  # another station
 
 
+def test_independent_errors_beside_correlated_ones(day) -> None:
+    obs = stations(day, correlated_error_std=0.4, error_correlation_time="12h")
+    step = float((day.time[1] - day.time[0]) / np.timedelta64(1, "h"))
+    r = covariance(day, obs)
+    np.testing.assert_allclose(np.diag(r), 0.3**2 + 0.4**2)
+    np.testing.assert_allclose(r[0, 5], 0.4**2 * np.exp(-step / 12))
+    with pytest.raises(ErrorCovarianceError, match="a correlation, too"):
+        covariance(day, stations(day, correlated_error_std=0.4))
+
+
 def test_gaspari_and_cohn() -> None:
     """Equation 4.10: continuous at 1, zero and flat at 2, a correlation in three dimensions."""
     r = np.array([0.0, 1 - 1e-9, 1 + 1e-9, 2 - 1e-6, 2.0, 3.0])
@@ -110,6 +120,7 @@ def test_gaspari_and_cohn() -> None:
         {"bias_error_std": 0.5},
         {"error_correlation_length": 2e6, "error_correlation_time": "12h"},
         {"bias_error_std": 0.5, "error_correlation_time": "1D"},
+        {"correlated_error_std": 0.4, "error_correlation_time": "1D"},
     ],
 )
 def test_draws_have_the_covariance(day, attrs) -> None:

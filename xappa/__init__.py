@@ -26,6 +26,7 @@ _LAZY = {
     "show_versions": "xappa.versions",
     "Sampler": "xappa.diffusion.sampling",
     "Guidance": "xappa.models.settings",
+    "QualityControl": "xappa.tasks.quality",
     "AppaTraining": "xappa.training",
     "train": "xappa.training",
 }
@@ -34,6 +35,7 @@ _MODULES = ("observe", "plot", "testing", "tutorial", "verify")
 __all__ = [
     "AppaTraining",
     "Guidance",
+    "QualityControl",
     "Sampler",
     "__version__",
     "cycle",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xappa.models.settings import Guidance
     from xappa.observe import ObservationOperator
     from xappa.regrid import Regridder
+    from xappa.tasks.quality import QualityControl
 
 __all__ = ["AppaAccessor"]
 
@@ -61,6 +62,7 @@ class AppaAccessor:
         background_error_scale: float | Mapping[str, float] | None = None,
         sampler: Sampler | Callable[[Any], Any] | None = None,
         guidance: Guidance | None = None,
+        quality_control: QualityControl | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
         """Draw an ensemble from the posterior of the state given observations.
@@ -90,6 +92,9 @@ class AppaAccessor:
             A `xappa.Sampler`, its name, or a function from an azula denoiser to an azula sampler.
         guidance
             A `xappa.Guidance`.
+        quality_control
+            A `xappa.QualityControl`: rejects observations that do not agree with the others and
+            with the prior, or weighs them down; None trusts all.
         progress
             Whether to show a progress bar.
 
@@ -116,6 +121,7 @@ class AppaAccessor:
             background_error_scale=background_error_scale,
             sampler=sampler,
             guidance=guidance,
+            quality_control=quality_control,
             progress=progress,
         )
 

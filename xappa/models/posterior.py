@@ -200,6 +200,24 @@ class GaussianPosterior:
         """The closed form."""
         return ExactPosterior(self.prior, self.latent_map, self.observed, self.noise)
 
+    def departures(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Return departures y - H(mean), shape (n,), and their covariance R + H B H^T.
+
+        The latter as a function of which observations (m,), to a dense matrix (m, m).
+        """
+        mean = self.latent_map(self.prior.mean[None])[0]
+        g = self.latent_map.dense()
+
+        def covariance(part: np.ndarray) -> np.ndarray:
+            own = g[torch.as_tensor(part)]
+            spread = self.prior.covariance_times(own).flatten(1)
+            noise = self.noise.matrix
+            dense = noise.to_dense() if noise.layout != torch.strided else noise
+            picked = dense[np.ix_(part, part)]
+            return np.asarray(picked.numpy() + (spread @ own.flatten(1).mT).numpy())
+
+        return (self.observed - mean).numpy(), covariance
+
     # Draws ----------------------------------------------------------------------------------------
 
     def draw(

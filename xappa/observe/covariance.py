@@ -2,11 +2,11 @@ r"""Errors that are not independent: biases of platforms, and correlations in sp
 
 The errors of one array are
 
-.. math:: e = P b + s + r, \quad R = P B P^\top + \Sigma C \Sigma
+.. math:: e = P b + s + r, \quad R = P B P^\top + \Sigma_s C \Sigma_s + \Sigma_r^2
 
 with a constant bias b of each platform (:math:`B` diagonal, P says which platform made which
-observation) and random errors of standard deviation :math:`\Sigma` that may correlate, C the
-product of functions of the distance in space and in time:
+observation), errors s that correlate and errors r that do not. C is the product of functions of the
+distance in space and in time:
 
 ==============  ===========================================================================
 exponential     :math:`\exp(-r / L)`
@@ -78,6 +78,9 @@ class ErrorStructure:
         The same in time, in seconds.
     function
         One of `CORRELATIONS`.
+    correlated_std
+        (n,) standard deviation of the errors that correlate, in the state's units; None if all of
+        the random errors do.
     latitude, longitude, time
         (n,) degrees and seconds.
     """
@@ -87,6 +90,7 @@ class ErrorStructure:
     length: float | None
     period: float | None
     function: str
+    correlated_std: np.ndarray | None
     latitude: np.ndarray
     longitude: np.ndarray
     time: np.ndarray
@@ -129,10 +133,11 @@ class ErrorStructure:
         select
             (m,) int64, which elements.
         """
+        matrix = scipy.sparse.csr_array(scipy.sparse.diags_array(std**2))
         if self.correlates:
-            matrix = scipy.sparse.csr_array(std[:, None] * self.correlation(select) * std)
-        else:
-            matrix = scipy.sparse.csr_array(scipy.sparse.diags_array(std**2))
+            own = std if self.correlated_std is None else self.correlated_std[select]
+            correlated = scipy.sparse.csr_array(own[:, None] * self.correlation(select) * own)
+            matrix = correlated if self.correlated_std is None else matrix + correlated
         if self.bias_std is None:
             return matrix
         platform, column = np.unique(self.platform[select], return_inverse=True)
@@ -160,8 +165,13 @@ class ErrorStructure:
     def draw(
         self, std: np.ndarray, white: np.ndarray, seed: int, purpose: str, *keys: str | int
     ) -> np.ndarray:
-        """Return errors (n,) of all elements from white noise (n,), and biases by ``keys``."""
-        error: np.ndarray = (self._root @ white if self.correlates else white) * std
+        """Return errors (n,) of all elements from white noise (n,), and the rest by ``keys``."""
+        error: np.ndarray = white * std
+        if self.correlates and self.correlated_std is None:
+            error = (self._root @ white) * std
+        elif self.correlates and self.correlated_std is not None:
+            more = generator(seed, f"{purpose} correlated", *keys).standard_normal(len(white))
+            error = error + (self._root @ more) * self.correlated_std
         if self.bias_std is None:
             return error
         biases = np.array(
@@ -188,6 +198,7 @@ class ErrorStructure:
     def __dask_tokenize__(self) -> tuple[object, ...]:
         from dask.base import normalize_token
 
-        arrays = (self.bias_std, self.platform, self.latitude, self.longitude, self.time)
+        places = (self.latitude, self.longitude, self.time)
+        arrays = (self.bias_std, self.platform, self.correlated_std, *places)
         about = (self.length, self.period, self.function)
         return ("xappa.ErrorStructure", *about, normalize_token(arrays))

@@ -38,6 +38,7 @@ class Status(enum.IntEnum):
     OUTSIDE_LEVELS = 4
     OUTSIDE_WINDOW = 5
     NO_ERROR = 6
+    DEPARTURE = 7
 
     @property
     def reason(self) -> str:

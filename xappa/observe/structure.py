@@ -4,6 +4,8 @@
 ``bias_error_std``             standard deviation of a constant bias, in the array's units
 ``bias_platform``              the coordinate whose values tell platforms apart; without it the one
                                with a ``cf_role`` or named as stations are, else one for all
+``correlated_error_std``       standard deviation of errors that correlate, beside the independent
+                               ones; without it, all random errors correlate
 ``error_correlation_length``   metres, or with a unit (``"300 km"``)
 ``error_correlation_time``     a duration (``"6h"``)
 ``error_correlation``          ``"exponential"`` (as it is without) or ``"gaspari_cohn"``
@@ -27,7 +29,7 @@ from xappa.observe.covariance import CORRELATIONS, DENSE_LIMIT, ErrorStructure
 
 __all__ = ["read_structure"]
 
-BIAS, PLATFORM = "bias_error_std", "bias_platform"
+BIAS, PLATFORM, CORRELATED = "bias_error_std", "bias_platform", "correlated_error_std"
 LENGTH, PERIOD, FUNCTION = (
     "error_correlation_length",
     "error_correlation_time",
@@ -65,14 +67,20 @@ def read_structure(
         If an attribute cannot be read, or too many observations correlate.
     """
     attrs = found.array.attrs
-    if not any(key in attrs for key in (BIAS, LENGTH, PERIOD)):
+    if not any(key in attrs for key in (BIAS, CORRELATED, LENGTH, PERIOD)):
         return ()
-    bias_std, platform = None, np.zeros(found.array.size, np.int64)
-    if BIAS in attrs:
-        value = _positive(found, BIAS, lambda given: float(given), "a number")
+
+    def deviation(key: str) -> np.ndarray | None:
+        if key not in attrs:
+            return None
+        value = _positive(found, key, float, "a number")
         converted = units.convert(value, obs_units, state_units, difference=True)
-        bias_std = np.full(found.array.size, float(converted))
-        platform = _platforms(found)
+        return np.full(found.array.size, float(converted))
+
+    bias_std, correlated = deviation(BIAS), deviation(CORRELATED)
+    platform = np.zeros(found.array.size, np.int64) if bias_std is None else _platforms(found)
+    if correlated is not None and not (LENGTH in attrs or PERIOD in attrs):
+        raise _bad(found, CORRELATED, f"a correlation, too: {LENGTH} or {PERIOD}")
     length = period = None
     if LENGTH in attrs:
         length = _positive(found, LENGTH, _metres, "metres, or a length such as '300 km'")
@@ -90,7 +98,15 @@ def read_structure(
             remedy="thin them, or split the array into parts that do not correlate",
         )
     return ErrorStructure(
-        bias_std, platform, length, period, str(function), latitude, longitude, time
+        bias_std,
+        platform,
+        length,
+        period,
+        str(function),
+        correlated,
+        latitude,
+        longitude,
+        time,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from xappa.tasks.departures import warn_of_departures
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.posterior import Posterior, check_exact, posterior_of
+from xappa.tasks.quality import QualityControl, controlled
 from xappa.tasks.window import Window, member_numbers
 
 __all__ = ["assimilate"]
@@ -61,6 +62,7 @@ def assimilate(
     background_error_scale: float | Mapping[str, float] | None = None,
     sampler: Sampler | Callable[[Any], Any] | None = None,
     guidance: Guidance | None = None,
+    quality_control: QualityControl | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Draw an ensemble from the posterior of the state given observations.
@@ -100,6 +102,10 @@ def assimilate(
         ``xappa.Sampler("ddpm", ...)``.
     guidance
         Further settings, a `xappa.Guidance`.
+    quality_control
+        A `xappa.QualityControl`, which rejects observations that do not agree with the others and
+        with the prior, or weighs them down; None trusts all. With a lazy Dataset they are compared
+        with the prior without its background.
     progress
         Whether to show a progress bar; None follows ``xappa.set_options(progress=...)``.
 
@@ -159,6 +165,12 @@ def assimilate(
     window = Window.of(layout, model, specs)
     operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     relative = relative_error(model, layout, background_error, background_error_scale)
+    background = None if relative is None else _background(pack(ds, model.spec, layout))
+    if quality_control is not None and operator.n_used:
+        given = None if background is None or is_lazy(ds) else background.values
+        checked = posterior_of(model, operator, window, given, None if given is None else relative)
+        specs = controlled(specs, checked, quality_control)
+        operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     if not operator.n_used:
         warn(_no_observations(operator), NoObservationsWarning)
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
@@ -166,7 +178,6 @@ def assimilate(
         check_exact(model, operator)
     if model.has_networks:
         check_overlap(settings.guidance, model)
-    background = None if relative is None else _background(pack(ds, model.spec, layout))
     warn_of_departures(model, operator, window.seconds)
     if is_lazy(ds):
         chunks = time_chunks(ds, layout)
@@ -196,6 +207,7 @@ def assimilate(
         members=len(numbers),
         settings=settings.describe(),
         observations=count(operator),
+        quality_control=None if quality_control is None else asdict(quality_control),
         background_error=describe_error(background_error),
         background_error_scale=describe_error(background_error_scale),
     )

@@ -198,6 +198,19 @@ class LatentPosterior:
         scaled: np.ndarray = (jacobian.abs() @ torch.as_tensor(at_rows)).numpy()
         return scaled
 
+    def departures(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        """Return departures from the climatology, (n_used,), and their variances.
+
+        The latter as a function of which observations (m,), to a diagonal matrix (m, m): how
+        learned states correlate is not known.
+        """
+        rows = self.operator.rows
+        points = rows.indices % rows.state_size
+        at = torch.as_tensor(rows.sums(rows.data * self.model.at_points("mean", points)))
+        mean = self.operator.from_rows(at).numpy()
+        variance = self.variance[: len(mean)] + self._scaled("std") ** 2
+        return self.operator.values - mean, lambda part: np.diag(variance[part])
+
     # Draws ----------------------------------------------------------------------------------------
 
     def draw(
