@@ -74,12 +74,19 @@ def pooled(ensemble: xr.DataArray, truth: xr.DataArray) -> dict[str, float]:
     }
 
 
-def saturation(ds: xr.Dataset, priors: dict[str, Any], ends: int, members: int) -> pd.DataFrame:
+def saturation(
+    ds: xr.Dataset,
+    priors: dict[str, Any],
+    ends: int,
+    members: int,
+    lengths: Iterable[int],
+    **call: Any,
+) -> pd.DataFrame:
     rows = []
-    for length in LENGTHS:
+    for length in lengths:
         row: dict[str, Any] = {"observed states": length}
         for name, prior in priors.items():
-            found = scores(ds, length, ends, SIGMA, model=prior, members=members)
+            found = scores(ds, length, ends, SIGMA, model=prior, members=members, **call)
             row |= {f"{name}: {score}": value for score, value in found.items()}
         rows.append(row)
         print(row, flush=True)
@@ -98,8 +105,7 @@ def limits(
         "as it is": (SIGMA, {}),
         "errors of 0.1 K": (0.1, {}),
         "1 Krylov iteration": (SIGMA, {"guidance": xappa.Guidance(iterations=1)}),
-        "10 Krylov iterations": (SIGMA, {"guidance": xappa.Guidance(iterations=10)}),
-        "64 steps": (SIGMA, {"sampler": xappa.Sampler(steps=64)}),
+        "6 Krylov iterations": (SIGMA, {"guidance": xappa.Guidance(iterations=6)}),
         "guided on the trajectory": (SIGMA, {"guidance": xappa.Guidance(scope="trajectory")}),
     }
     for name, (sigma, call) in cases.items():
@@ -119,6 +125,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=8)
     parser.add_argument("--ends", type=int, default=6)
     parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--fast", action="store_true", help="16 steps, 1 Krylov iteration")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     ds = data()
@@ -132,7 +140,13 @@ def main() -> None:
     if arguments.limits:
         table = limits(ds, priors, arguments.ends, arguments.members, arguments.length)
     else:
-        table = saturation(ds, priors, arguments.ends, arguments.members)
+        call: dict[str, Any] = {}
+        if arguments.fast:
+            call = {
+                "sampler": xappa.Sampler("multistep", 16, {"order": 3}),
+                "guidance": xappa.Guidance(iterations=1),
+            }
+        table = saturation(ds, priors, arguments.ends, arguments.members, arguments.lengths, **call)
     print(markdown(table, digits=2))
 
 

@@ -20,6 +20,7 @@ from xappa.observe.registry import (
 from xappa.observe.rows import Rows
 from xappa.observe.simulate import observation_noise, simulate
 from xappa.observe.spec import ObservationSpec, Status
+from xappa.observe.tables import from_frame
 
 __all__ = [
     "ObservationOperator",
@@ -27,6 +28,7 @@ __all__ = [
     "RegisteredOperator",
     "Rows",
     "Status",
+    "from_frame",
     "get_operator",
     "observation_noise",
     "random_stations",
