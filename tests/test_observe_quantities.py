@@ -9,8 +9,8 @@ import xarray as xr
 
 import xappa
 from xappa.errors import OperatorError
-from xappa.observe import get_operator, registered_operators
-from xappa.observe import quantities as own
+from xappa.observe import get_operator, quantities, registered_operators
+from xappa.observe import thermodynamics as own
 
 pytestmark = pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")
 
@@ -256,7 +256,7 @@ def test_humidity_at_a_pressure(state) -> None:
         air_pressure=((), 850.0, {"units": "hPa", "standard_name": "air_pressure"})
     )
     hx = state.appa.operator(obs)(state)
-    expected = own._relative_humidity(
+    expected = quantities._relative_humidity(
         torch.tensor(at(state, "t", level=850)), torch.tensor(at(state, "q", level=850)), P
     )
     np.testing.assert_allclose(hx, 100 * expected, rtol=1e-12)

@@ -15,3 +15,4 @@ from xappa.training import train as train
 from xappa.versions import show_versions as show_versions
 
 __version__: str
+from xappa.tasks.quality import QualityControl as QualityControl

@@ -50,7 +50,8 @@ def open_model(name: str | Path) -> Model:
     Parameters
     ----------
     name
-        A name in the catalogue, or the path of a folder written by ``model.save``.
+        A name in the catalogue, the path of a folder written by ``model.save``, or that of a
+        project of published Appa checkpoints (`xappa.models.appa.checkpoint`), at any depth of it.
 
     Returns
     -------
@@ -62,7 +63,12 @@ def open_model(name: str | Path) -> Model:
     ArgumentError
         If ``name`` is neither text nor a path.
     BundleError
-        If there is neither such a name nor such a folder, or the bundle is damaged.
+        If there is neither such a name nor such a folder, or the bundle or checkpoint is damaged.
+
+    Warns
+    -----
+    GuessWarning
+        If a checkpoint lacks the statistics of its states.
     """
     if not isinstance(name, (str, Path)):
         raise ArgumentError(

@@ -13,7 +13,7 @@ There is no default: an observation of unknown quality is an error, not a guess.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -22,7 +22,18 @@ from xappa import units
 from xappa.errors import ErrorCovarianceError, XappaError
 from xappa.observe.ancillary import ERROR_MODIFIER, companions, modifier, on_elements
 
-__all__ = ["ERROR_COORDINATE", "ErrorArgument", "resolve_error"]
+if TYPE_CHECKING:
+    from xappa.observe.containers import Found
+
+__all__ = [
+    "ERROR_COORDINATE",
+    "ErrorArgument",
+    "has_error",
+    "not_by_slip",
+    "resolve_error",
+    "said_by_itself",
+    "unused_error_names",
+]
 
 ERROR_COORDINATE = "error_std"
 ERROR_ATTRIBUTES = ("error_std", "standard_error")
@@ -177,3 +188,43 @@ def unused_error_names(error: ErrorArgument, names: set[str]) -> XappaError | No
         got=", ".join(unknown),
         remedy="use the arrays' names or standard names",
     )
+
+
+def is_given(found: Found, error: ErrorArgument) -> bool:
+    """Tell whether the argument ``error=`` says something of an array."""
+    if isinstance(error, (Mapping, xr.Dataset)):
+        return any(name in error for name in found.names)
+    return error is not None
+
+
+def said_by_itself(found: Found, error: ErrorArgument) -> bool:
+    """Tell whether metadata give the error of an array, or the argument does so by its name."""
+    named = error if isinstance(error, (Mapping, xr.Dataset)) else None
+    return has_error(found, named)
+
+
+def has_error(found: Found, error: ErrorArgument) -> bool:
+    """Tell whether an argument or metadata give the error of an array."""
+    return (
+        is_given(found, error)
+        or any(key in found.array.attrs for key in ERROR_ATTRIBUTES)
+        or any(
+            key == ERROR_COORDINATE or modifier(variable) == ERROR_MODIFIER
+            for key, variable in companions(found.array, found.dataset)
+        )
+    )
+
+
+def not_by_slip(
+    errors: list[XappaError], found: list[Found], error: Mapping[Any, Any]
+) -> list[XappaError]:
+    """Return the problems that a wrong name in ``error=`` does not explain.
+
+    An array whose name is misspelt there lacks an error: one slip, and so one problem. More arrays
+    without errors than unknown names are problems of their own.
+    """
+    known = {name for item in found for name in item.names}
+    unknown = sum(str(key) not in known for key in error)
+    without = {item.where for item in found if not is_given(item, error)}
+    slips = [e for e in errors if isinstance(e, ErrorCovarianceError) and e.where in without]
+    return [e for e in errors if e not in slips] if len(slips) <= unknown else errors

@@ -22,18 +22,14 @@ from xappa.cf import (
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.errors import (
     CoordinateError,
-    ErrorCovarianceError,
     UnitsError,
     XappaError,
     XappaErrors,
     raise_all,
 )
 from xappa.observe.ancillary import (
-    ERROR_MODIFIER,
     ancillary_names,
-    companions,
     is_companion,
-    modifier,
     on_elements,
 )
 from xappa.observe.arguments import read_arguments, said_names
@@ -41,10 +37,12 @@ from xappa.observe.checks import swapped_positions
 from xappa.observe.containers import Found, choose_columns, collect
 from xappa.observe.covariance import ErrorStructure
 from xappa.observe.error import (
-    ERROR_ATTRIBUTES,
     ERROR_COORDINATE,
     ErrorArgument,
+    has_error,
+    not_by_slip,
     resolve_error,
+    said_by_itself,
     unused_error_names,
 )
 from xappa.observe.extent import Extent, read_footprint
@@ -122,59 +120,19 @@ def read_observations(
     found = choose_columns(
         collect(obs),
         recognised=lambda array: is_recognised(array, state),
-        has_error=lambda item: _has_error(item, error),
+        has_error=lambda item: has_error(item, error),
     )
     problems = _Problems()
     known = {name for item in found for name in item.names}
     found = pair_winds(
-        found, state, error, lambda item: _said_by_itself(item, error), problems.errors
+        found, state, error, lambda item: said_by_itself(item, error), problems.errors
     )
     specs = [_read(item, state, None if item.settled else error, problems) for item in found]
     unused = unused_error_names(error, known)
     if unused is not None:
-        problems.errors = [*_not_by_slip(problems.errors, found, error), unused]
+        problems.errors = [*not_by_slip(problems.errors, found, error), unused]
     raise_all(problems.errors, "the observations cannot be understood")
     return _told_once([spec for spec in specs if spec is not None])
-
-
-def _given(found: Found, error: ErrorArgument) -> bool:
-    """Tell whether the argument ``error=`` says something of an array."""
-    if isinstance(error, (Mapping, xr.Dataset)):
-        return any(name in error for name in found.names)
-    return error is not None
-
-
-def _said_by_itself(found: Found, error: ErrorArgument) -> bool:
-    """Tell whether metadata give the error of an array, or the argument does so by its name."""
-    named = error if isinstance(error, (Mapping, xr.Dataset)) else None
-    return _has_error(found, named)
-
-
-def _has_error(found: Found, error: ErrorArgument) -> bool:
-    """Tell whether an argument or metadata give the error of an array."""
-    return (
-        _given(found, error)
-        or any(key in found.array.attrs for key in ERROR_ATTRIBUTES)
-        or any(
-            key == ERROR_COORDINATE or modifier(variable) == ERROR_MODIFIER
-            for key, variable in companions(found.array, found.dataset)
-        )
-    )
-
-
-def _not_by_slip(
-    errors: list[XappaError], found: list[Found], error: Mapping[Any, Any]
-) -> list[XappaError]:
-    """Return the problems that a wrong name in ``error=`` does not explain.
-
-    An array whose name is misspelt there lacks an error: one slip, and so one problem. More arrays
-    without errors than unknown names are problems of their own.
-    """
-    known = {name for item in found for name in item.names}
-    unknown = sum(str(key) not in known for key in error)
-    without = {item.where for item in found if not _given(item, error)}
-    slips = [e for e in errors if isinstance(e, ErrorCovarianceError) and e.where in without]
-    return [e for e in errors if e not in slips] if len(slips) <= unknown else errors
 
 
 def _read(
