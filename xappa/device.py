@@ -12,7 +12,14 @@ from torch import Tensor
 from xappa.errors import ArgumentError
 from xappa.options import get_option
 
-__all__ = ["LEAST_BUDGET", "chosen_device", "in_batches", "memory_budget", "ran_out_of_memory"]
+__all__ = [
+    "LEAST_BUDGET",
+    "chosen_device",
+    "in_batches",
+    "memory_budget",
+    "most_rows",
+    "ran_out_of_memory",
+]
 
 #: Batches are not made smaller than this many bytes of activations.
 LEAST_BUDGET = 2**26
@@ -20,8 +27,9 @@ LEAST_BUDGET = 2**26
 _SHARE = 0.5
 #: The most on a CPU, whose caches gain nothing from larger batches.
 _MOST_ON_CPU = 4 * 2**30
-#: Of states in a batch of an encoder or a decoder; more is no faster.
-_MOST_ROWS = 64
+#: Of states in a batch of an encoder or a decoder: more do not fit into the caches of a CPU.
+_MOST_ROWS_ON_CPU = 64
+_MOST_ROWS = 4096
 
 
 def chosen_device(name: str | None = None) -> torch.device:
@@ -67,6 +75,11 @@ def memory_budget(device: torch.device) -> int:
     return max(LEAST_BUDGET, min(_MOST_ON_CPU, int(_SHARE * free)))
 
 
+def most_rows(device: torch.device) -> int:
+    """Return how many states a batch may hold at most, whatever the memory."""
+    return _MOST_ROWS if device.type == "cuda" else _MOST_ROWS_ON_CPU
+
+
 def ran_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that memory ran out, after giving back what is cached."""
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
@@ -101,7 +114,7 @@ def in_batches(
     budget, first = memory_budget(device), 0
     parts = []
     while first < len(rows):
-        size = max(1, min(_MOST_ROWS, budget // max(1, bytes_each)))
+        size = max(1, min(most_rows(device), budget // max(1, bytes_each)))
         part = torch.as_tensor(rows[first : first + size])
         try:
             parts.append(function(part.to(device)).cpu())

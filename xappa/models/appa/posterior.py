@@ -27,7 +27,7 @@ from azula.denoise import Denoiser
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from xappa.device import LEAST_BUDGET, memory_budget, ran_out_of_memory
+from xappa.device import LEAST_BUDGET, memory_budget, most_rows, ran_out_of_memory
 from xappa.diffusion.blankets import BlanketDenoiser, Cut, TrajectoryDenoiser
 from xappa.diffusion.sampling import DPSSampler, Sampler, draw
 from xappa.diffusion.scoped import BlanketwiseDenoiser
@@ -139,8 +139,9 @@ class LatentPosterior:
 
     def _decode(self, z: Tensor) -> Tensor:
         """Decode latents (N, L), recomputing activations where they would not fit."""
-        size = max(1, self.memory // self.model.activation_bytes)
-        if len(z) <= size or not torch.is_grad_enabled():
+        each = self.model.activation_bytes
+        size = max(1, min(most_rows(self.model.device), self.memory // each))
+        if len(z) * each <= self.memory or not torch.is_grad_enabled():
             return torch.cat([self.model.decode_tensor(part) for part in z.split(size)])
         parts = [
             checkpoint(self.model.decode_tensor, part, use_reentrant=False)
