@@ -467,6 +467,8 @@ def labelled(observed: Observed, window: xr.Dataset) -> list[xr.DataArray]:
             for k, (points, channels) in enumerate(
                 zip(seen, (observed.stations, observed.satellites), strict=True)
             ):
+                if len(points.unique()) != len(points):
+                    pytest.skip("a point is observed twice, which a grid with gaps cannot hold")
                 at = np.ix_([k], [t], points.numpy(), channels.numpy())
                 count = len(points) * len(channels)
                 own = values[at].shape
