@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "XappaError",
     "XappaErrors",
     "XappaWarning",
+    "check_settings",
     "forget_warnings",
     "raise_all",
     "warn",
@@ -258,6 +259,44 @@ def warn(message: str, category: type[XappaWarning] = XappaWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
     if once:
         _SAID.add(said)  # only now: where warnings are errors, each call raises
+
+
+def check_settings(
+    settings: object,
+    checks: Mapping[str, bool],
+    *,
+    what: str,
+    where: str,
+    expected: str,
+    remedy: str | None = None,
+) -> None:
+    """Raise an error that names the first bad field of a settings class, if there is one.
+
+    Parameters
+    ----------
+    settings
+        Holds the fields.
+    checks
+        For each field by name, whether it is good.
+    what
+        What the settings are of, as the subject of the sentence.
+    where, expected, remedy
+        As for `XappaError`.
+
+    Raises
+    ------
+    ArgumentError
+        If a field is bad.
+    """
+    for name, good in checks.items():
+        if not good:
+            raise ArgumentError(
+                f"{what} has a bad {name}",
+                where=where,
+                expected=expected,
+                got=f"{name}={getattr(settings, name)!r}",
+                remedy=remedy,
+            )
 
 
 def raise_all(errors: Sequence[XappaError], message: str) -> None:

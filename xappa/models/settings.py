@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xappa.errors import ArgumentError
+from xappa.errors import check_settings
 
 __all__ = ["METHODS", "STITCHINGS", "Guidance"]
 
@@ -84,17 +84,16 @@ class Guidance:
             "overlap": self.overlap is None or _whole(self.overlap, 0),
             "square_root": isinstance(self.square_root, bool),
         }
-        for name, good in checks.items():
-            if not good:
-                raise ArgumentError(
-                    f"guidance has a bad {name}",
-                    where="guidance=",
-                    expected="solver 'cg' or 'gmres', a whole number of iterations >= 1, 0 <= rtol "
-                    "< 1, gamma >= 0, zeta >= 0, covariance 'tweedie' or 'simple', scope "
-                    f"'trajectory' or 'blanket', stitching one of {', '.join(STITCHINGS)}, a whole "
-                    "overlap >= 0, whiten and square_root True or False",
-                    got=f"{name}={getattr(self, name)!r}",
-                )
+        check_settings(
+            self,
+            checks,
+            what="guidance",
+            where="guidance=",
+            expected="solver 'cg' or 'gmres', a whole number of iterations >= 1, 0 <= rtol "
+            "< 1, gamma >= 0, zeta >= 0, covariance 'tweedie' or 'simple', scope "
+            f"'trajectory' or 'blanket', stitching one of {', '.join(STITCHINGS)}, a whole "
+            "overlap >= 0, whiten and square_root True or False",
+        )
 
 
 def _whole(value: Any, least: int) -> bool:

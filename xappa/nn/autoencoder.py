@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from torch.utils.checkpoint import checkpoint
 
-from xappa.errors import ArgumentError
+from xappa.errors import check_settings
 from xappa.nn.layers import ChannelNorm, blocks_to_channels, channels_to_blocks
 
 __all__ = ["BOUNDARIES", "SATURATIONS", "AutoencoderConfig", "ConvAutoencoder"]
@@ -114,17 +114,16 @@ class AutoencoderConfig:
             "kernel_size": self.kernel_size % 2 == 1,
             "shape": self.boundary != "periodic" or self.shape[1] % self.resize[1] == 0,
         }
-        for name, good in checks.items():
-            if not good:
-                raise ArgumentError(
-                    f"the autoencoder has a bad {name}",
-                    where="AutoencoderConfig",
-                    expected="as many hid_blocks as hid_channels, an odd kernel_size, boundary one "
-                    f"of {', '.join(BOUNDARIES)} (periodic: columns divisible by the resize "
-                    f"factor), saturation one of {', '.join(SATURATIONS)}",
-                    got=f"{name}={getattr(self, name)!r}",
-                    remedy="correct it; for columns that do not divide take 'periodic-input'",
-                )
+        check_settings(
+            self,
+            checks,
+            what="the autoencoder",
+            where="AutoencoderConfig",
+            expected="as many hid_blocks as hid_channels, an odd kernel_size, boundary one "
+            f"of {', '.join(BOUNDARIES)} (periodic: columns divisible by the resize "
+            f"factor), saturation one of {', '.join(SATURATIONS)}",
+            remedy="correct it; for columns that do not divide take 'periodic-input'",
+        )
 
     @property
     def resize(self) -> tuple[int, int]:

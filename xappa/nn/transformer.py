@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, rms_norm, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from xappa.errors import ArgumentError
+from xappa.errors import check_settings
 from xappa.nn.layers import SineEncoding
 
 __all__ = ["LatentTransformer", "TransformerConfig"]
@@ -92,16 +92,15 @@ class TransformerConfig:
             "attention_heads": self.hid_channels % (2 * self.attention_heads) == 0,
             "mod_features": self.mod_features >= 4 and self.mod_features % 2 == 0,
         }
-        for name, good in checks.items():
-            if not good:
-                raise ArgumentError(
-                    f"the transformer has a bad {name}",
-                    where="TransformerConfig",
-                    expected=f"patches that divide {whole}, an even number of channels for each "
-                    "head, an even number of mod_features",
-                    got=f"{name}={getattr(self, name)!r}",
-                    remedy="correct it",
-                )
+        check_settings(
+            self,
+            checks,
+            what="the transformer",
+            where="TransformerConfig",
+            expected=f"patches that divide {whole}, an even number of channels for each "
+            "head, an even number of mod_features",
+            remedy="correct it",
+        )
 
     @property
     def activation_bytes(self) -> int:

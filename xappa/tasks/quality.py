@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xappa.errors import ArgumentError
+from xappa.errors import check_settings
 from xappa.observe import ObservationOperator, ObservationSpec, Status
 
 if TYPE_CHECKING:
@@ -85,15 +85,14 @@ class QualityControl:
             "huber": _positive(self.huber),
             "freedom": _positive(self.freedom),
         }
-        for name, good in checks.items():
-            if not good:
-                raise ArgumentError(
-                    f"quality control has a bad {name}",
-                    where="quality_control=",
-                    expected="departure > 0 or None, likelihood one of "
-                    f"{', '.join(LIKELIHOODS)}, huber > 0, freedom > 0",
-                    got=f"{name}={getattr(self, name)!r}",
-                )
+        check_settings(
+            self,
+            checks,
+            what="quality control",
+            where="quality_control=",
+            expected="departure > 0 or None, likelihood one of "
+            f"{', '.join(LIKELIHOODS)}, huber > 0, freedom > 0",
+        )
 
     def weights(self, t: np.ndarray) -> np.ndarray:
         """Return weights (n,) of observations whose tests are t (n,)."""

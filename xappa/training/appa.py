@@ -29,7 +29,7 @@ from xappa.device import chosen_device
 from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.noise import generator, seed_of
 from xappa.diffusion.schedules import schedule_of
-from xappa.errors import ArgumentError, GuessWarning, warn
+from xappa.errors import ArgumentError, GuessWarning, check_settings, warn
 from xappa.models.appa.calibration import reconstruction_error
 from xappa.models.appa.model import AppaModel
 from xappa.models.appa.normalisation import Normalisation, date_features
@@ -115,15 +115,14 @@ class AppaTraining:
         good["latent_noise"] = _between(self.latent_noise, 0, 10)
         good["learning_rate"] = _between(self.learning_rate, 1e-12, 1)
         good["held_out"] = _between(self.held_out, 0, 0.9)
-        for name, fine in good.items():
-            if not fine:
-                raise ArgumentError(
-                    f"the training has a bad {name}",
-                    where="xappa.AppaTraining",
-                    expected="whole numbers of 1 or more (blanket: 2), tuples of them, latent_noise"
-                    " from 0 to 10, a positive learning_rate, held_out from 0 to 0.9",
-                    got=f"{name}={getattr(self, name)!r}",
-                )
+        check_settings(
+            self,
+            good,
+            what="the training",
+            where="xappa.AppaTraining",
+            expected="whole numbers of 1 or more (blanket: 2), tuples of them, latent_noise"
+            " from 0 to 10, a positive learning_rate, held_out from 0 to 0.9",
+        )
 
 
 def train(
