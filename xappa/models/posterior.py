@@ -206,15 +206,14 @@ class GaussianPosterior:
         The latter as a function of which observations (m,), to a dense matrix (m, m).
         """
         mean = self.latent_map(self.prior.mean[None])[0]
-        g = self.latent_map.dense()
+        g, noise = self.latent_map.dense(), self.noise.matrix
+        noise = noise.to_dense() if noise.layout != torch.strided else noise
 
         def covariance(part: np.ndarray) -> np.ndarray:
             own = g[torch.as_tensor(part)]
-            spread = self.prior.covariance_times(own).flatten(1)
-            noise = self.noise.matrix
-            dense = noise.to_dense() if noise.layout != torch.strided else noise
-            picked = dense[np.ix_(part, part)]
-            return np.asarray(picked.numpy() + (spread @ own.flatten(1).mT).numpy())
+            spread = self.prior.covariance_times(own).flatten(1) @ own.flatten(1).mT
+            both: np.ndarray = (noise[np.ix_(part, part)] + spread).numpy()
+            return both
 
         return (self.observed - mean).numpy(), covariance
 

@@ -13,8 +13,7 @@ of the bilinear weights of points that are spread evenly over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
@@ -32,8 +31,10 @@ _MOST_POINTS = 5000
 #: Points of a cap for each square of the grid's spacing.
 _DENSITY = 4.0
 _QUAD = 6
-#: Degrees of longitude or latitude within which bounds of cells count as the same.
+#: Seconds by which an interval may reach beyond the states.
 _SECOND = 1.0
+#: What of a `Footprint` has a row for each observation.
+_ARRAYS = ("interval", "box", "radius", "corners")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +60,6 @@ class Footprint:
     box: np.ndarray | None = None
     radius: np.ndarray | None = None
     corners: np.ndarray | None = None
-    _arrays: tuple[str, ...] = field(
-        default=("interval", "box", "radius", "corners"), init=False, repr=False
-    )
 
     @property
     def has_area(self) -> bool:
@@ -70,7 +68,7 @@ class Footprint:
 
     def take(self, select: np.ndarray) -> Footprint:
         """Return the footprint of some observations."""
-        parts = {name: getattr(self, name) for name in self._arrays}
+        parts = {name: getattr(self, name) for name in _ARRAYS}
         taken = {name: None if part is None else part[select] for name, part in parts.items()}
         return Footprint(method=self.method, **taken)
 
@@ -92,7 +90,7 @@ class Footprint:
     def __dask_tokenize__(self) -> tuple[object, ...]:
         from dask.base import normalize_token
 
-        parts = [getattr(self, name) for name in self._arrays]
+        parts = [getattr(self, name) for name in _ARRAYS]
         return ("xappa.Footprint", self.method, normalize_token(parts))
 
 
@@ -177,8 +175,9 @@ def area_weights(
     if footprint.box is not None:
         return _padded(cell_weights(grid, footprint.box))
     if footprint.corners is not None:
-        return _sampled(grid, lambda: _in_quadrilaterals(footprint.corners))
-    assert footprint.radius is not None
+        return _padded(_mean_of_points(grid, *_in_quadrilaterals(footprint.corners)))
+    if footprint.radius is None:
+        raise ValueError("the footprint has no area")
     order = np.argsort(footprint.radius, kind="stable")
     parts = []
     for group in np.split(order, np.flatnonzero(np.diff(footprint.radius[order])) + 1):
@@ -187,10 +186,6 @@ def area_weights(
         parts.append(_mean_of_points(grid, *points))
     matrix = scipy.sparse.vstack(parts, format="csr")[np.argsort(order, kind="stable")]
     return _padded(matrix)
-
-
-def _sampled(grid: Grid, points: Callable[[], tuple[np.ndarray, np.ndarray]]) -> Linear:
-    return _padded(_mean_of_points(grid, *points()))
 
 
 def _mean_of_points(
@@ -222,10 +217,9 @@ def _in_cap(
     return np.degrees(np.arcsin(np.clip(sine, -1, 1))), np.degrees(out)
 
 
-def _in_quadrilaterals(corners: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _in_quadrilaterals(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points (n, p) spread evenly over pixels, in the bilinear coordinates of four corners."""
-    given = np.asarray(corners)
-    lat, lon = given[..., 0], given[..., 1]
+    lat, lon = corners[..., 0], corners[..., 1]
     lon = lon[:, :1] + (lon - lon[:, :1] + 180.0) % 360.0 - 180.0  # across the seam
     s = (np.arange(_QUAD) + 0.5) / _QUAD
     a, b = (x.ravel() for x in np.meshgrid(s, s))

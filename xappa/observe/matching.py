@@ -239,7 +239,7 @@ def _registered(
         operator.units if operator.units != "*" else inputs[0].units,
         parameters,
         tuple(columns) if any(columns) else (),
-        tuple((source, name, unit) for source, name, unit in arguments),
+        arguments,
         tuple(guesses),
     )
 

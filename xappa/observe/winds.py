@@ -12,7 +12,7 @@ have that of the speed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -119,15 +119,15 @@ def _components(
         speed.array, speed.dataset, names=speed.names, obs_units=own, state_units=own, error=error
     ).reshape(s.shape)
     said = f"components from {speed.name!r} and {direction.name!r}"
-    across, known = sigma, error if isinstance(error, dict) else None
-    if direction_error or (known and any(name in known for name in direction.names)):
+    across = sigma
+    if direction_error:
         angle = resolve_error(
             direction.array,
             direction.dataset,
             names=direction.names,
             obs_units=turn,
             state_units="radian",
-            error=known,
+            error=error if isinstance(error, (Mapping, xr.Dataset)) else None,
         ).reshape(s.shape)
         across = s * angle
     else:

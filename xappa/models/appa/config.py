@@ -53,7 +53,7 @@ def autoencoder_config(path: Path) -> AutoencoderConfig:
     BundleError
         If the file is missing, cannot be read, or says something that is not supported.
     """
-    given = _Section.read(path, "ae")
+    given = _Section.of(_read_yaml(path), "ae", path)
     if "ico" in str(given.values.get("name", "")):
         raise BundleError(
             "autoencoders on icosahedral graphs are not supported",
@@ -105,8 +105,9 @@ def diffusion_config(path: Path, encoder: AutoencoderConfig) -> DiffusionConfig:
     BundleError
         As for `autoencoder_config`, and if backbone and training disagree.
     """
-    train = _Section.read(path, "train")
-    given = _Section.read(path, "backbone")
+    document = _read_yaml(path)
+    train = _Section.of(document, "train", path)
+    given = _Section.of(document, "backbone", path)
     arch, name = (str(given.values.get(key, "vit")) for key in ("arch", "name"))
     if arch != "vit" or "vit" not in name:
         raise BundleError(
@@ -155,8 +156,8 @@ class _Section:
         self.taken: set[Any] = set()
 
     @classmethod
-    def read(cls, path: Path, name: str) -> _Section:
-        section = _read_yaml(path).get(name)
+    def of(cls, document: Mapping[Any, Any], name: str, path: Path) -> _Section:
+        section = document.get(name)
         if not isinstance(section, Mapping):
             raise bad(path, f"lacks the section {name!r}")
         return cls(section, name, path)

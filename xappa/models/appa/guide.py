@@ -158,7 +158,6 @@ class Blankets:
         batch = max((v.shape[:-1] for v in values), key=len)  # of members, where latents are known
         self.y = self._pad([v.expand(*batch, v.shape[-1]) for v in values])
         self.variance = self._pad([part.tensor(part.variance) for part in parts], 1.0)
-        self.scale = self._pad([part.tensor(part.climatological) for part in parts], 1.0)
 
     def _pad(self, parts: Sequence[Tensor], value: float = 0.0) -> Tensor:
         """Stack along a new dimension before the last, filled up to the same number."""
@@ -180,9 +179,10 @@ class Blankets:
 
     def guide(self, method: str, guidance: Guidance) -> Callable[[FixedDates], Denoiser]:
         """Return what conditions the denoiser of all blankets of all members."""
-        scale = self.scale
+        scale = self.variance.new_ones(len(self.parts), self.size)
         if method == "sda":
             first = self.parts[0]
+            scale = self._pad([part.tensor(part.climatological) for part in self.parts], 1.0)
             z = scale.new_zeros(len(self.parts), len(first.padded), first.model.latent_size)
             scale = bounding_scale(self.observe, scale, z)
 

@@ -315,9 +315,10 @@ class LatentPosterior:
             parts = [self._of_blanket(slice(k, k + cut.blanket)) for k in cut.starts]
             guide = Blankets(parts).guide(method, guidance)
             return sampler(BlanketwiseDenoiser(blankets, dates, cut, guide))
-        scale = self.tensor(self.climatological)[None]
+        scale = torch.ones((), device=self.model.device)
         if method == "sda":
-            scale = bounding_scale(self.observe, scale, self._mean())
+            own = self.tensor(self.climatological)[None]
+            scale = bounding_scale(self.observe, own, self._mean())
         noise = ObservationNoise(self.tensor(self.variance), [self.correlated])
         y = self.tensor(self.values)
         return sampler(guided(prior, y, self.observe, noise, scale, method, guidance))
