@@ -147,8 +147,37 @@ def test_error_not_positive(state, bad):
 
 
 def test_missing_error_names_the_remedy(state):
-    with pytest.raises(ErrorCovarianceError, match=r"not known(.|\n)*pass error="):
-        read_observations(station_array(error_std=None), state)
+    """Brightness temperatures have no default: instruments differ too much."""
+    array = station_array(error_std=None, standard_name="toa_brightness_temperature")
+    array.attrs["xappa_operator"] = "example_of_no_error"
+
+    @register_operator("example_of_no_error", inputs=["air_temperature"], units="K")
+    def same(t):
+        return t
+
+    try:
+        with pytest.raises(ErrorCovarianceError, match=r"not known(.|\n)*pass error="):
+            read_observations(array, state)
+    finally:
+        unregister_operator("example_of_no_error")
+
+
+@pytest.mark.parametrize(
+    ("feature", "kind", "error"),
+    [("timeSeries", "stations", 2.0), ("profile", "soundings", 1.0), ("trajectory", "traj", 1.2)],
+)
+def test_default_errors_are_said(state, feature, kind, error):
+    (spec,) = read_observations(station_array(error_std=None, featureType=feature), state)
+    np.testing.assert_array_equal(spec.error_std, error)
+    (said,) = [guess for guess in spec.guesses if "no error is given" in guess]
+    assert kind in said
+    assert "pass error=" in said
+
+
+def test_default_errors_have_the_units_of_the_state(state):
+    celsius = station_array(error_std=None)
+    celsius = (celsius - 273.15).assign_attrs(celsius.attrs, units="degC")
+    np.testing.assert_array_equal(only(celsius, state).error_std, 2.0)
 
 
 @pytest.mark.parametrize("error", [[1.0, 2.0], "large", True, xr.DataArray([1.0], dims="x")])
@@ -439,7 +468,7 @@ def test_all_problems_are_told_at_once(state):
     with pytest.raises(ExceptionGroup, match="cannot be understood") as caught:
         read_observations(obs, state)
     kinds = {type(error) for error in caught.value.exceptions}
-    assert kinds == {UnitsError, ErrorCovarianceError, UnknownQuantityError}
+    assert kinds == {UnitsError, UnknownQuantityError}
     assert "snow is neither" in str(caught.value)
 
 

@@ -7,7 +7,6 @@ import pytest
 import xarray as xr
 
 import xappa
-from xappa.errors import ErrorCovarianceError
 
 pytestmark = pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")
 
@@ -82,8 +81,9 @@ def test_errors_of_both(state) -> None:
 def test_errors_by_name(state) -> None:
     obs = metar()
     del obs["ff"].attrs["error_std"]
-    with pytest.raises(ErrorCovarianceError, match="error of observations 'ff' is not known"):
-        state.appa.operator(obs)
+    u, _ = state.appa.operator(obs).specs
+    np.testing.assert_allclose(u.error_std[1], 2.0)  # the default for the speed at stations
+    assert "2 m s-1 assumed" in u.guesses[0]
     u, _ = state.appa.operator(obs, error={"ff": 1.0, "dd": 5.0}).specs
     np.testing.assert_allclose(u.error_std[1], KNOT)
     both, _ = state.appa.operator(obs, error=3.0).specs

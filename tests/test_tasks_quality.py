@@ -63,9 +63,9 @@ def test_an_outlier_does_not_take_its_neighbours_along() -> None:
     s = np.full((11, 11), 1.0) + 0.01 * np.eye(11)
     d = np.full(11, 0.5)
     d[3] = 3.0
-    good = _agreeing(d, s, QualityControl())
+    good = _agreeing(d, s, 4.0)
     assert list(np.flatnonzero(~good)) == [3]
-    assert _agreeing(d, s, QualityControl(departure=None)).all()
+    assert _agreeing(d, s, 100.0).all()
 
 
 def test_few_of_what_is_right_are_rejected() -> None:
@@ -73,9 +73,7 @@ def test_few_of_what_is_right_are_rejected() -> None:
     s = covariance(50)
     root = np.linalg.cholesky(s)
     rng = np.random.default_rng(2)
-    lost = [
-        np.sum(~_agreeing(root @ rng.standard_normal(50), s, QualityControl())) for _ in range(100)
-    ]
+    lost = [np.sum(~_agreeing(root @ rng.standard_normal(50), s, 4.0)) for _ in range(100)]
     assert np.sum(lost) <= 3
 
 
@@ -103,7 +101,8 @@ def test_gross_errors_are_rejected_and_counted(model, day, obs) -> None:
     plain = day.appa.assimilate(bad, model, **settings)
     ens = day.appa.assimilate(bad, model, quality_control=control, **settings)
     (counts,) = json.loads(ens.attrs["xappa_observations"]).values()
-    assert abs(counts["departure"] - wrong.sum()) <= 2
+    rejected = counts.get("departure", 0) + counts.get("background", 0)
+    assert abs(rejected - wrong.sum()) <= 2
     assert json.loads(ens.attrs["xappa_quality_control"])["departure"] == 4.0
     errors = [float(xappa.verify.rmse(e.t2m, day.t2m)) for e in (clean, plain, ens)]
     assert errors[1] - errors[2] > 0.9 * (errors[1] - errors[0])
@@ -120,7 +119,7 @@ def test_a_robust_likelihood_withstands_what_is_not_rejected(model, day, obs) ->
     bad, _ = broken(obs)
     settings = {"members": 8, "seed": 0}
     plain = day.appa.assimilate(bad, model, **settings)
-    control = QualityControl(departure=None, likelihood="student-t")
+    control = QualityControl(gross=False, background=None, departure=None, likelihood="student-t")
     ens = day.appa.assimilate(bad, model, quality_control=control, **settings)
     before, after = (float(xappa.verify.rmse(e.t2m, day.t2m)) for e in (plain, ens))
     assert after < 0.6 * before
@@ -161,13 +160,23 @@ def test_a_learned_prior_knows_the_climatology(weather, day, obs) -> None:
         progress=False,
     )
     (counts,) = json.loads(ens.attrs["xappa_observations"]).values()
-    assert counts["departure"] >= 1
+    assert counts["gross error"] == 1
     assert counts["used"] > 0.9 * obs.size
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"departure": 0}, {"departure": "strict"}, {"likelihood": "cauchy"}, {"freedom": -1.0}],
+    [
+        {"departure": 0},
+        {"departure": "strict"},
+        {"likelihood": "cauchy"},
+        {"freedom": -1.0},
+        {"thinning": "far"},
+        {"superobbing": -1.0},
+        {"superobbing": "50 km", "thinning": "50 km"},
+        {"period": "soon"},
+        {"gross": "yes"},
+    ],
 )
 def test_controls_that_cannot_be(change) -> None:
     with pytest.raises(ArgumentError, match=f"bad {next(iter(change))}"):

@@ -63,6 +63,7 @@ class AppaAccessor:
         sampler: Sampler | Callable[[Any], Any] | None = None,
         guidance: Guidance | None = None,
         quality_control: QualityControl | None = None,
+        departures: str | Path | None = None,
         progress: bool | None = None,
     ) -> xr.Dataset:
         """Draw an ensemble from the posterior of the state given observations.
@@ -95,6 +96,8 @@ class AppaAccessor:
         quality_control
             A `xappa.QualityControl`: rejects observations that do not agree with the others and
             with the prior, or weighs them down; None trusts all.
+        departures
+            Where to write what `departures` returns, as a NetCDF file.
         progress
             Whether to show a progress bar.
 
@@ -122,8 +125,25 @@ class AppaAccessor:
             sampler=sampler,
             guidance=guidance,
             quality_control=quality_control,
+            departures=departures,
             progress=progress,
         )
+
+    def departures(
+        self,
+        obs: Any,
+        background: xr.Dataset | None = None,
+        *,
+        model: Model | str | Path | None = None,
+        error: Any = None,
+    ) -> xr.Dataset:
+        """Compare the analysis with observations, and say what became of each of them.
+
+        See `xappa.tasks.departures.departures`.
+        """
+        from xappa.tasks.departures import departures
+
+        return departures(self._obj, obs, background, model=model, error=error)
 
     def operator(
         self, obs: Any, *, model: Model | str | Path | None = None, error: Any = None

@@ -30,6 +30,7 @@ __all__ = [
     "factor_offset",
     "in_units_of",
     "is_quantified",
+    "metres",
     "quantified_units",
     "quantities",
     "requantify_like",
@@ -405,3 +406,27 @@ def requantify(obj: Labelled, units: Mapping[Hashable, Any]) -> Labelled:
     registry = next(iter(known.values()))._REGISTRY
     quantified: Labelled = plain.pint.quantify({**known, **others}, unit_registry=registry)
     return quantified
+
+
+def metres(length: Any) -> float:
+    """Return a length in metres.
+
+    Parameters
+    ----------
+    length
+        Metres, or a number with a unit (``"300 km"``).
+
+    Raises
+    ------
+    UnitsError
+        If the unit is none of length.
+
+    Examples
+    --------
+    >>> metres("300 km")
+    300000.0
+    """
+    if not isinstance(length, str):
+        return float(length)
+    number, _, unit = length.strip().partition(" ")
+    return float(convert(float(number), unit or "m", "m"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xappa.bridge.layout import Field, Layout
+from xappa.bridge.orography import find_orography
 from xappa.bridge.packing import pack, unpack
 from xappa.bridge.recognise import Roles, describe
 from xappa.bridge.spec import StateSpec, VariableSpec
@@ -14,6 +15,7 @@ __all__ = [
     "StateSpec",
     "VariableSpec",
     "describe",
+    "find_orography",
     "pack",
     "unpack",
 ]

@@ -116,7 +116,7 @@ class GaussianPosterior:
     def _jacobian(self) -> tuple[scipy.sparse.csr_array, np.ndarray]:
         """Derivative of the pointwise functions at the climatology, and their constant there."""
         rows = self.rows.shape[0]
-        if self.operator.n_used == rows and all(f is None for f in self.operator.functions):
+        if self.operator.only_interpolates:
             return scipy.sparse.eye_array(rows, format="csr"), np.zeros(rows)
         at = torch.as_tensor(self._row_climatology)
         value = self.operator.from_rows(at)

@@ -53,6 +53,9 @@ class Block:
         Tensor
             Shape (..., n).
         """
+        if self.spec.is_extreme and self.spec.footprint is not None:
+            nodes = h.reshape(*h.shape[:-1], self.spec.footprint.nodes, -1)
+            return nodes.amax(-2) if self.spec.footprint.method == "maximum" else nodes.amin(-2)
         if self.function is None:
             return h
         import torch
@@ -83,10 +86,15 @@ class Block:
         return y
 
     @property
+    def only_interpolates(self) -> bool:
+        """Whether equivalents are the rows themselves."""
+        return self.function is None and not self.spec.is_extreme
+
+    @property
     def is_linear(self) -> bool:
         """Whether y is linear in the state; an offset between units makes it affine."""
         if self.function is None:
-            return True
+            return not self.spec.is_extreme
         pairs = zip(self.function.inputs, self.spec.inputs, strict=True)
         return self.function.linear and all(
             wanted is None or units.factor_offset(variable.units, wanted)[1] == 0

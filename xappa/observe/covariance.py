@@ -4,9 +4,9 @@ The errors of one array are
 
 .. math:: e = P b + s + r, \quad R = P B P^\top + \Sigma_s C \Sigma_s + \Sigma_r^2
 
-with a constant bias b of each platform (:math:`B` diagonal, P says which platform made which
-observation), errors s that correlate and errors r that do not. C is the product of functions of the
-distance in space and in time:
+with biases :math:`P b` that are linear in known predictors (`xappa.observe.bias`), errors s that
+correlate and errors r that do not. C is the product of a matrix between channels and of functions
+of the distance in space and in time:
 
 ==============  ===========================================================================
 exponential     :math:`\exp(-r / L)`
@@ -15,13 +15,9 @@ gaspari_cohn    the fifth-order function of Gaspari & Cohn (1999), equation 4.10
                 :math:`\exp(-r^2 / 2 L^2)` near zero
 ==============  ===========================================================================
 
-An additive bias needs no iteration: with it in R, the analysis is exactly the one that estimates
-the bias along with the state (Dee 2005).
-
 References
 ----------
-Gaspari & Cohn (1999), doi:10.1002/qj.49712555417. Dee (2005), Bias and data assimilation,
-doi:10.1256/qj.05.137.
+Gaspari & Cohn (1999), doi:10.1002/qj.49712555417.
 """
 
 from __future__ import annotations
@@ -35,8 +31,9 @@ import scipy.sparse
 from xappa.diffusion.noise import generator
 from xappa.errors import ErrorCovarianceError
 from xappa.grid import great_circle
+from xappa.observe.bias import BiasModel
 
-__all__ = ["CORRELATIONS", "DENSE_LIMIT", "ErrorStructure", "gaspari_cohn"]
+__all__ = ["CORRELATIONS", "DENSE_LIMIT", "Channels", "ErrorStructure", "gaspari_cohn"]
 
 CORRELATIONS = ("exponential", "gaspari_cohn")
 #: The most correlated observations of one array, whose matrix is dense.
@@ -63,15 +60,53 @@ def _correlation(distance: np.ndarray, length: float, function: str) -> np.ndarr
 
 
 @dataclass(frozen=True, eq=False)
+class Channels:
+    """Correlations between the K channels of an instrument.
+
+    Parameters
+    ----------
+    matrix
+        (K, K), symmetric and positive definite with ones on the diagonal.
+    channel
+        (n,) int64, which channel each element is of.
+    view
+        (n,) int64, which elements were seen together: one number for each place and time.
+    """
+
+    matrix: np.ndarray
+    channel: np.ndarray
+    view: np.ndarray
+
+    def correlation(self, select: np.ndarray) -> scipy.sparse.csr_array:
+        """Return the correlation of some elements, sparse (m, m): zero between views."""
+        order = np.argsort(self.view[select], kind="stable")
+        view, channel = self.view[select][order], self.channel[select][order]
+        # of each element, all elements of the same view: pairs by counting
+        first = np.searchsorted(view, view, side="left")
+        count = np.searchsorted(view, view, side="right") - first
+        row = np.repeat(np.arange(len(view)), count)
+        column = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count - first, count)
+        entries = self.matrix[channel[row], channel[column]]
+        shape = (len(select), len(select))
+        return scipy.sparse.csr_array((entries, (order[row], order[column])), shape=shape)
+
+    def draw(self, white: np.ndarray) -> np.ndarray:
+        """Return errors (n,) that correlate between channels, from white noise (n,)."""
+        views, place = np.unique(self.view, return_inverse=True)
+        table = np.zeros((len(views), len(self.matrix)))
+        table[place, self.channel] = white
+        drawn: np.ndarray = (table @ np.linalg.cholesky(self.matrix).T)[place, self.channel]
+        return drawn
+
+
+@dataclass(frozen=True, eq=False)
 class ErrorStructure:
     """How the errors of the n elements of one array hang together.
 
     Parameters
     ----------
-    bias_std
-        (n,) standard deviation of the platform's bias, in the state's units; None for no biases.
-    platform
-        (n,) int64, number of the platform of each element.
+    bias
+        Biases of platforms; None for none.
     length
         Correlation length in metres, or None for errors that do not correlate in space.
     period
@@ -83,10 +118,11 @@ class ErrorStructure:
         the random errors do.
     latitude, longitude, time
         (n,) degrees and seconds.
+    channels
+        Correlations between channels; None for none.
     """
 
-    bias_std: np.ndarray | None
-    platform: np.ndarray
+    bias: BiasModel | None
     length: float | None
     period: float | None
     function: str
@@ -94,11 +130,17 @@ class ErrorStructure:
     latitude: np.ndarray
     longitude: np.ndarray
     time: np.ndarray
+    channels: Channels | None = None
+
+    @property
+    def spreads(self) -> bool:
+        """Whether random errors correlate in space or time."""
+        return self.length is not None or self.period is not None
 
     @property
     def correlates(self) -> bool:
         """Whether random errors correlate."""
-        return self.length is not None or self.period is not None
+        return self.spreads or self.channels is not None
 
     def correlation(self, select: np.ndarray) -> np.ndarray:
         """Return C of some elements, dense (m, m); elements at unknown places stand alone."""
@@ -120,6 +162,9 @@ class ErrorStructure:
             matrix *= time[:, None] == time
         matrix[~known] = 0.0
         matrix[:, ~known] = 0.0
+        if self.channels is not None:
+            channel = self.channels.channel[select]
+            matrix *= self.channels.matrix[np.ix_(channel, channel)]
         np.fill_diagonal(matrix, 1.0)
         return matrix
 
@@ -133,18 +178,27 @@ class ErrorStructure:
         select
             (m,) int64, which elements.
         """
-        matrix = scipy.sparse.csr_array(scipy.sparse.diags_array(std**2))
-        if self.correlates:
-            own = std if self.correlated_std is None else self.correlated_std[select]
-            correlated = scipy.sparse.csr_array(own[:, None] * self.correlation(select) * own)
-            matrix = correlated if self.correlated_std is None else matrix + correlated
-        if self.bias_std is None:
+        matrix = self.random_covariance(std, select)
+        if self.bias is None:
             return matrix
-        platform, column = np.unique(self.platform[select], return_inverse=True)
-        shape = (len(select), len(platform))
-        entries = (self.bias_std[select], (np.arange(len(select)), column))
-        p = scipy.sparse.csr_array(entries, shape=shape)
+        p = self.bias.design(select)
         return scipy.sparse.csr_array(matrix + p @ p.T)
+
+    def random_covariance(self, std: np.ndarray, select: np.ndarray) -> scipy.sparse.csr_array:
+        """Return R without biases; see `covariance`."""
+        matrix = scipy.sparse.csr_array(scipy.sparse.diags_array(std**2))
+        if not self.correlates:
+            return matrix
+        own = std if self.correlated_std is None else self.correlated_std[select]
+        if self.spreads or self.channels is None:
+            correlation = scipy.sparse.csr_array(self.correlation(select))
+        else:
+            correlation = self.channels.correlation(select)
+        scale = scipy.sparse.diags_array(own)
+        correlated = scipy.sparse.csr_array(scale @ correlation @ scale)
+        if self.correlated_std is None:
+            return correlated
+        return scipy.sparse.csr_array(matrix + correlated)
 
     @cached_property
     def _root(self) -> np.ndarray:
@@ -162,43 +216,40 @@ class ErrorStructure:
         root: np.ndarray = vectors * np.sqrt(np.clip(values, 0, None))
         return root
 
+    def _correlated(self, white: np.ndarray) -> np.ndarray:
+        if self.spreads or self.channels is None:
+            return np.asarray(self._root @ white)
+        return self.channels.draw(white)
+
     def draw(
         self, std: np.ndarray, white: np.ndarray, seed: int, purpose: str, *keys: str | int
     ) -> np.ndarray:
         """Return errors (n,) of all elements from white noise (n,), and the rest by ``keys``."""
         error: np.ndarray = white * std
         if self.correlates and self.correlated_std is None:
-            error = (self._root @ white) * std
+            error = self._correlated(white) * std
         elif self.correlates and self.correlated_std is not None:
             more = generator(seed, f"{purpose} correlated", *keys).standard_normal(len(white))
-            error = error + (self._root @ more) * self.correlated_std
-        if self.bias_std is None:
-            return error
-        biases = np.array(
-            [
-                generator(seed, f"{purpose} bias", *keys, int(number)).standard_normal()
-                for number in range(int(self.platform.max(initial=-1)) + 1)
-            ]
-        )
-        drawn: np.ndarray = error + self.bias_std * biases[self.platform]
-        return drawn
+            error = error + self._correlated(more) * self.correlated_std
+        if self.bias is not None:
+            error = error + self.bias.draw(seed, purpose, *keys)
+        return error
 
     def describe(self) -> str:
         """Return what it is in words, for reports."""
-        said = []
-        if self.bias_std is not None:
-            count = len(np.unique(self.platform))
-            said.append(f"biases of {count} platform{'s' if count > 1 else ''}")
+        said = [] if self.bias is None else [self.bias.describe()]
         near = [] if self.length is None else [f"{self.length / 1000:g} km"]
         near += [] if self.period is None else [f"{self.period / 3600:g} h"]
         if near:
             said.append(f"correlated over {' and '.join(near)} ({self.function})")
+        if self.channels is not None:
+            said.append(f"correlated between {len(self.channels.matrix)} channels")
         return ", ".join(said)
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         from dask.base import normalize_token
 
-        places = (self.latitude, self.longitude, self.time)
-        arrays = (self.bias_std, self.platform, self.correlated_std, *places)
+        arrays = (self.correlated_std, self.latitude, self.longitude, self.time)
         about = (self.length, self.period, self.function)
-        return ("xappa.ErrorStructure", *about, normalize_token(arrays))
+        parts = (self.bias, None if self.channels is None else self.channels.__dict__)
+        return ("xappa.ErrorStructure", *about, normalize_token((arrays, parts)))

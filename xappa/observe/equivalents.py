@@ -38,7 +38,7 @@ class _Finish:
 
     def __call__(self, h: np.ndarray) -> np.ndarray:
         spec = self.block.spec
-        if self.block.function is not None:
+        if not self.block.only_interpolates:
             import torch
 
             with torch.no_grad():

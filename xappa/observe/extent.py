@@ -16,15 +16,16 @@ import xarray as xr
 from xappa import units
 from xappa.cf import Axes, convert_calendar, timedelta_seconds, to_seconds
 from xappa.errors import CoordinateError
+from xappa.grid import Grid
 from xappa.observe.ancillary import on_elements
 from xappa.observe.containers import Found
-from xappa.observe.footprint import Footprint
+from xappa.observe.footprint import EXTREMES, Footprint
 
 __all__ = ["Extent", "read_footprint"]
 
 INTERVAL, RADIUS = "xappa_interval", "xappa_footprint_radius"
-_LINEAR = ("mean", "sum")
-_OTHERS = ("maximum", "minimum", "median", "mid_range", "range", "standard_deviation", "variance")
+_OVER_TIME = ("mean", "sum", "maximum", "minimum")
+_OTHERS = ("median", "mid_range", "range", "standard_deviation", "variance")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,14 @@ class Extent:
     guesses: tuple[str, ...] = ()
 
 
-def read_footprint(found: Found, axes: Axes, time: np.ndarray, calendar: str) -> Extent:
+def read_footprint(
+    found: Found,
+    axes: Axes,
+    time: np.ndarray,
+    calendar: str,
+    step: float | None,
+    operator: str = "identity",
+) -> Extent:
     """Read over what the elements of an array are means.
 
     Parameters
@@ -48,6 +56,10 @@ def read_footprint(found: Found, axes: Axes, time: np.ndarray, calendar: str) ->
         (n,) seconds of its elements, in the state's calendar.
     calendar
         The state's calendar.
+    step
+        The state's time step in seconds, None where it has none.
+    operator
+        The observation operator: extremes are taken of state variables alone.
 
     Raises
     ------
@@ -59,16 +71,18 @@ def read_footprint(found: Found, axes: Axes, time: np.ndarray, calendar: str) ->
     methods = parse_methods(said)
     over_time = methods.get("time") or methods.get(str(axes.time))
     over_area = methods.get("area") or methods.get(str(axes.latitude)) or methods.get("latitude")
-    if over_time in _OTHERS or over_area in (*_OTHERS, "sum"):
+    extreme = over_time in EXTREMES
+    unknown = over_time in _OTHERS or over_area in (*_OTHERS, *EXTREMES, "sum")
+    if unknown or (extreme and operator != "identity"):
         return Extent(None, (f"cell_methods {said!r}: compared with point values",))
     interval = None
-    if over_time in _LINEAR or INTERVAL in array.attrs:
+    if over_time in _OVER_TIME or INTERVAL in array.attrs:
         interval = _interval(found, axes, time, calendar)
     area = _area(found, axes) if over_area == "mean" or RADIUS in array.attrs else {}
     lost = [
         name
         for name, wanted, got in (
-            ("time", over_time in _LINEAR, interval is not None),
+            ("time", over_time in _OVER_TIME, interval is not None),
             ("area", over_area == "mean", bool(area)),
         )
         if wanted and not got
@@ -79,8 +93,16 @@ def read_footprint(found: Found, axes: Axes, time: np.ndarray, calendar: str) ->
     ]
     if interval is None and not area:
         return Extent(None, tuple(guesses))
-    method = over_time if over_time in _LINEAR else "mean"
-    return Extent(Footprint(interval=interval, method=str(method), **area), tuple(guesses))
+    method = over_time if over_time in _OVER_TIME else "mean"
+    nodes = _nodes(interval, step) if extreme and interval is not None else 1
+    footprint = Footprint(interval=interval, method=str(method), nodes=nodes, **area)
+    return Extent(footprint, tuple(guesses))
+
+
+def _nodes(interval: np.ndarray, step: float | None) -> int:
+    """At how many times of an interval a state of some time step is looked at."""
+    longest = float(np.nanmax(np.diff(interval), initial=0.0))
+    return 2 + int(longest / step - 1e-6) if step else 2
 
 
 def parse_methods(said: str) -> dict[str, str]:
@@ -127,7 +149,7 @@ def _area(found: Found, axes: Axes) -> dict[str, np.ndarray]:
         return {"radius": _radius(found)}
     lat, lon = _bounds(found, axes.latitude, None), _bounds(found, axes.longitude, None)
     if lat is None or lon is None:
-        return {}
+        return _cells(found, axes)
     sides = [
         [_elements(b.isel({b.dims[-1]: k}), found) for k in range(b.shape[-1])] for b in (lat, lon)
     ]
@@ -143,6 +165,29 @@ def _area(found: Found, axes: Axes) -> dict[str, np.ndarray]:
         got=f"{len(sides[0])} of latitude and {len(sides[1])} of longitude",
         remedy=f"give a radius instead: attrs[{RADIUS!r}] = 20e3 (metres)",
     )
+
+
+def _cells(found: Found, axes: Axes) -> dict[str, np.ndarray]:
+    """Return the cells of a rectilinear grid without bounds: they meet midway between points."""
+    array = found.array
+    lat, lon = (array.coords[str(name)] for name in (axes.latitude, axes.longitude))
+    if lat.dims != (axes.latitude,) or lon.dims != (axes.longitude,) or min(lat.size, lon.size) < 2:
+        return {}
+    grid = Grid(lat.values, lon.values)
+    east = grid.unwrapped_longitude
+    width = grid.longitude_widths
+    # of a periodic grid the cells are not symmetric about their points: their sums are
+    west = east[0] - width[0] / 2 if not grid.is_periodic else (east[0] + east[-1] - 360.0) / 2
+    meridians = west + np.concatenate([[0.0], np.cumsum(width)])
+    sides = (
+        (lat.dims, grid.latitude_bounds[:-1]),
+        (lat.dims, grid.latitude_bounds[1:]),
+        (lon.dims, meridians[:-1]),
+        (lon.dims, meridians[1:]),
+    )
+    flat = [_elements(xr.DataArray(side, dims=dims), found) for dims, side in sides]
+    south, north = np.sort(np.stack(flat[:2]), axis=0)
+    return {"box": np.stack([south, north, *flat[2:]], axis=1)}
 
 
 def _radius(found: Found) -> np.ndarray:

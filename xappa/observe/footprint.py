@@ -5,10 +5,13 @@ Over an interval :math:`[a, b]` a state that is linear in time between its valid
 .. math:: \frac{1}{b - a} \int_a^b x(t) \, \mathrm{d} t = \sum_k w_k x_k ,
 
 and a state that is itself the amount of the step before its valid time (precipitation) has the sum
-of the steps, each by the share that lies inside. Over a cell between parallels and meridians the
-weights are the shares of the area that grid cells cover, as in conservative regridding. Over a cap
-(a footprint of some radius) and over a quadrilateral (a pixel with four corners) they are the mean
-of the bilinear weights of points that are spread evenly over it.
+of the steps, each by the share that lies inside. The maximum (minimum) is that of the states at
+times so close together that none of the trajectory's lies between them.
+
+Over a cell between parallels and meridians the weights are the shares of the area that grid cells
+cover, as in conservative regridding. Over a cap (a footprint of some radius) and over a
+quadrilateral (a pixel with four corners) they are the mean of the bilinear weights of points that
+are spread evenly over it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ import scipy.sparse
 from xappa.grid import EARTH_RADIUS, Grid
 from xappa.regrid.weights import TOLERANCE, cell_weights
 
-__all__ = ["Footprint", "area_weights", "interval_weights"]
+__all__ = ["EXTREMES", "Footprint", "area_weights", "interval_weights"]
+
+EXTREMES = ("maximum", "minimum")
+"""Methods that are not linear: the operator takes them of several rows of each observation."""
 
 #: Index (n, k), weight (n, k), inside (n,).
 Linear = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -46,7 +52,9 @@ class Footprint:
     interval
         (n, 2) seconds, beginning and end.
     method
-        ``"mean"`` or ``"sum"``, over the interval.
+        ``"mean"``, ``"sum"``, ``"maximum"`` or ``"minimum"``, over the interval.
+    nodes
+        For extremes, at how many times of the interval the state is looked at; else 1.
     box
         (n, 4) degrees: south, north, west, east.
     radius
@@ -60,6 +68,20 @@ class Footprint:
     box: np.ndarray | None = None
     radius: np.ndarray | None = None
     corners: np.ndarray | None = None
+    nodes: int = 1
+
+    @property
+    def is_extreme(self) -> bool:
+        """Whether it is a maximum or minimum, which is not linear."""
+        return self.interval is not None and self.method in EXTREMES
+
+    def at_nodes(self) -> np.ndarray:
+        """Return the times (nodes, n) in seconds at which extremes look at the state."""
+        if self.interval is None:
+            raise ValueError("the footprint has no interval")
+        share = np.linspace(0.0, 1.0, self.nodes)[:, None]
+        begin, end = self.interval.T
+        return np.asarray(begin + share * (end - begin))
 
     @property
     def has_area(self) -> bool:
@@ -70,7 +92,7 @@ class Footprint:
         """Return the footprint of some observations."""
         parts = {name: getattr(self, name) for name in _ARRAYS}
         taken = {name: None if part is None else part[select] for name, part in parts.items()}
-        return Footprint(method=self.method, **taken)
+        return Footprint(method=self.method, nodes=self.nodes, **taken)
 
     def describe(self) -> str:
         """Return what it is in words, for reports."""
@@ -91,7 +113,7 @@ class Footprint:
         from dask.base import normalize_token
 
         parts = [getattr(self, name) for name in _ARRAYS]
-        return ("xappa.Footprint", self.method, normalize_token(parts))
+        return ("xappa.Footprint", self.method, self.nodes, normalize_token(parts))
 
 
 def interval_weights(interval: np.ndarray, times: np.ndarray, method: str) -> Linear:

@@ -216,6 +216,11 @@ class ObservationOperator:
         return tuple(blocks)
 
     @property
+    def only_interpolates(self) -> bool:
+        """Whether y = W x: no functions of the interpolated values."""
+        return all(block.only_interpolates for block in self.blocks)
+
+    @property
     def is_linear(self) -> bool:
         """Whether y is a linear function of the state, so that exact methods apply."""
         return all(block.is_linear for block in self.blocks)
@@ -272,7 +277,7 @@ class ObservationOperator:
         (..., n_used)
             In each array's `state_units`; `h` itself if all operators are interpolations.
         """
-        if all(block.function is None for block in self.blocks):
+        if self.only_interpolates:
             return h
         import torch
 

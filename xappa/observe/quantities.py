@@ -24,6 +24,7 @@ from xappa.observe.thermodynamics import (
     KAPPA,
     LAPSE,
     R_D,
+    STANDARD_TEMPERATURE,
     G,
     dew_point,
     humidity_of,
@@ -91,6 +92,25 @@ def _station_pressure(sea_level: Tensor, temperature: Tensor, altitude: Tensor) 
     # The temperature at the station, and the standard lapse rate down to the sea.
     below = temperature + LAPSE * altitude
     return sea_level * (temperature / below).clamp(min=1e-3) ** (G / (R_D * LAPSE))
+
+
+def _at_station_height(temperature: Tensor, height_above_model: Tensor) -> Tensor:
+    return temperature - LAPSE * height_above_model
+
+
+def _pressure_at_station_height(
+    pressure: Tensor, temperature: Tensor, height_above_model: Tensor
+) -> Tensor:
+    ratio = (1 - LAPSE * height_above_model / temperature).clamp(min=0.1)
+    return pressure * ratio ** (G / (R_D * LAPSE))
+
+
+def _pressure_at_standard_height(
+    pressure: Tensor, height_above_model: Tensor, model_altitude: Tensor
+) -> Tensor:
+    return _pressure_at_station_height(
+        pressure, STANDARD_TEMPERATURE - LAPSE * model_altitude, height_above_model
+    )
 
 
 # Columns ------------------------------------------------------------------------------------------
@@ -323,6 +343,29 @@ OPERATORS: tuple[RegisteredOperator, ...] = (
         "Pa",
         _station_pressure,
         arguments={"altitude": "m"},
+    ),
+    _operator(
+        "air_temperature_at_station_height",
+        {_T: "K"},
+        "K",
+        _at_station_height,
+        linear=True,
+        arguments={"height_above_model": "m"},
+    ),
+    _operator(
+        "surface_air_pressure_at_station_height",
+        {_PS: "Pa", _T: "K"},
+        "Pa",
+        _pressure_at_station_height,
+        arguments={"height_above_model": "m"},
+    ),
+    _operator(
+        "surface_air_pressure_at_standard_height",
+        {_PS: "Pa"},
+        "Pa",
+        _pressure_at_standard_height,
+        linear=True,
+        arguments={"height_above_model": "m", "model_altitude": "m"},
     ),
     _operator(
         "air_pressure_at_mean_sea_level",

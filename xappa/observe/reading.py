@@ -10,34 +10,15 @@ import numpy as np
 import xarray as xr
 
 from xappa import units
-from xappa.cf import (
-    Axes,
-    convert_calendar,
-    find_axes,
-    holds_text,
-    pressure_levels,
-    text_error,
-    to_seconds,
-)
-from xappa.cf.names import COORDINATE_NAMES
-from xappa.errors import (
-    CoordinateError,
-    UnitsError,
-    XappaError,
-    XappaErrors,
-    raise_all,
-)
-from xappa.observe.ancillary import (
-    ancillary_names,
-    is_companion,
-    on_elements,
-)
+from xappa.errors import UnitsError, XappaError, XappaErrors, raise_all
+from xappa.observe.airmass import air_mass
 from xappa.observe.arguments import read_arguments, said_names
-from xappa.observe.checks import swapped_positions
+from xappa.observe.checks import duplicates
 from xappa.observe.containers import Found, choose_columns, collect
 from xappa.observe.covariance import ErrorStructure
+from xappa.observe.defaults import default_error
+from xappa.observe.elevation import Orography, at_station_height
 from xappa.observe.error import (
-    ERROR_COORDINATE,
     ErrorArgument,
     has_error,
     not_by_slip,
@@ -48,6 +29,7 @@ from xappa.observe.error import (
 from xappa.observe.extent import Extent, read_footprint
 from xappa.observe.flags import rejected_by_flags
 from xappa.observe.matching import Match, is_recognised, match_quantity
+from xappa.observe.positions import Positions, read_positions
 from xappa.observe.spec import ObservationSpec, Status
 from xappa.observe.structure import read_structure
 from xappa.observe.winds import pair_winds
@@ -77,19 +59,12 @@ class _Problems:
         return None
 
 
-@dataclass(frozen=True)
-class _Positions:
-    latitude: np.ndarray
-    longitude: np.ndarray
-    time: np.ndarray
-    has_time: bool
-    pressure: np.ndarray | None
-    guesses: tuple[str, ...]
-    axes: Axes
-
-
 def read_observations(
-    obs: Any, state: StateSpec, *, error: ErrorArgument = None
+    obs: Any,
+    state: StateSpec,
+    *,
+    error: ErrorArgument = None,
+    altitude: np.ndarray | None = None,
 ) -> tuple[ObservationSpec, ...]:
     """Read what observation arrays say of themselves.
 
@@ -103,7 +78,11 @@ def read_observations(
     error
         Standard deviation of the observation errors: a number in the observation's units, a pint
         quantity, a DataArray, or a dict by array name or standard name. It goes before what the
-        arrays say themselves.
+        arrays say themselves. Where nobody says it, `xappa.observe.defaults` has one for common
+        quantities, and that is said.
+    altitude
+        (lat, lon) metres of the model's ground, by which stations are corrected for their height
+        (`xappa.observe.elevation`); None where it is not known.
 
     Returns
     -------
@@ -127,7 +106,10 @@ def read_observations(
     found = pair_winds(
         found, state, error, lambda item: said_by_itself(item, error), problems.errors
     )
-    specs = [_read(item, state, None if item.settled else error, problems) for item in found]
+    ground = None if altitude is None else Orography(state.grid, altitude)
+    specs = [
+        _read(item, state, None if item.settled else error, ground, problems) for item in found
+    ]
     unused = unused_error_names(error, known)
     if unused is not None:
         problems.errors = [*not_by_slip(problems.errors, found, error), unused]
@@ -136,11 +118,15 @@ def read_observations(
 
 
 def _read(
-    found: Found, state: StateSpec, error: ErrorArgument, problems: _Problems
+    found: Found,
+    state: StateSpec,
+    error: ErrorArgument,
+    ground: Orography | None,
+    problems: _Problems,
 ) -> ObservationSpec | None:
     """Read one array; what is wrong with it is added to the problems."""
     array, where = found.array, found.where
-    positions = problems.attempt(_positions, array, state, where)
+    positions = problems.attempt(read_positions, array, state, where)
     if positions is None:
         return None
     match = problems.attempt(
@@ -154,12 +140,25 @@ def _read(
     if match is None:
         return None
     arguments = problems.attempt(read_arguments, found, match.arguments, positions.pressure)
-    extent = problems.attempt(read_footprint, found, positions.axes, positions.time, state.calendar)
-    if arguments is None or extent is None:
+    extent = problems.attempt(
+        read_footprint,
+        found,
+        positions.axes,
+        positions.time,
+        state.calendar,
+        state.time_step,
+        match.operator,
+    )
+    raised = problems.attempt(at_station_height, found, match, positions, state, ground)
+    if arguments is None or extent is None or raised is None:
         return None
+    match, heights, far = raised
     own = str(array.attrs.get("units") or match.units)
     values = problems.attempt(_values, array, own, match.units, where)
     before = len(problems.errors)
+    assumed = None
+    if not has_error(found, error):
+        assumed = default_error(found, on_levels=positions.pressure is not None)
     std = problems.attempt(
         resolve_error,
         array,
@@ -167,7 +166,7 @@ def _read(
         names=found.names,
         obs_units=own,
         state_units=match.units if values is not None else own,
-        error=error,
+        error=error if assumed is None else assumed[0],
     )
     if values is None:
         # an error in other units than wrong ones is no problem of its own
@@ -179,13 +178,26 @@ def _read(
     structure = problems.attempt(read_structure, found, *place, own, match.units)
     if structure is None:
         return None
-    return _spec(found, match, positions, own, values, std, arguments, extent, structure or None)
+    said = () if assumed is None else (assumed[1],)
+    spec = _spec(
+        replace(found, guesses=(*found.guesses, *said)),
+        match,
+        positions,
+        own,
+        values,
+        std,
+        {**arguments, **heights},
+        extent,
+        structure or None,
+    )
+    spec.status[far & (spec.status == Status.USED)] = Status.HEIGHT
+    return problems.attempt(air_mass, spec, found, positions, state)
 
 
 def _spec(
     found: Found,
     match: Match,
-    positions: _Positions,
+    positions: Positions,
     own_units: str,
     values: np.ndarray,
     std: np.ndarray,
@@ -202,6 +214,7 @@ def _spec(
     for said in arguments.values():
         status[~np.isfinite(said).reshape(len(said), -1).all(axis=1)] = Status.MISSING
     status[np.isnan(values)] = Status.MISSING
+    status[duplicates(array, positions, values, arguments) & (status == 0)] = Status.DUPLICATE
     columns = match.columns or (False,) * len(match.inputs)
     layered = any(
         variable.levels is not None and not column
@@ -259,81 +272,6 @@ def _told_once(specs: list[ObservationSpec]) -> tuple[ObservationSpec, ...]:
                 guesses.append(f"{first}: {guess}" + (f" (also {also})" if others else ""))
         told.append(replace(spec, guesses=tuple(guesses)))
     return tuple(told)
-
-
-def _positions(array: xr.DataArray, state: StateSpec, where: str) -> _Positions:
-    """Return latitude, longitude, time and pressure of each element."""
-    axes = _axes(array, where)
-
-    def elements(name: str | None, numbers: np.ndarray | None = None) -> np.ndarray:
-        coordinate = array.coords[str(name)].reset_coords(drop=True)
-        if numbers is not None:
-            coordinate = xr.DataArray(
-                numbers.reshape(coordinate.shape), dims=coordinate.dims, name=coordinate.name
-            )
-        flat = on_elements(coordinate, array)
-        return np.array(flat, dtype=np.float64)
-
-    guesses = list(axes.guesses)
-    time = np.full(array.size, np.nan)
-    if axes.time is not None:
-        seconds, calendar = to_seconds(array.coords[axes.time])
-        time = elements(axes.time, np.asarray(seconds))
-        if calendar != state.calendar:
-            time = np.asarray(convert_calendar(time, calendar, state.calendar))
-            guesses.append(f"dates of calendar {calendar} are taken as dates of {state.calendar}")
-    else:
-        said = [
-            f"{name} holds {coord.dtype} without units of time"
-            for name, coord in array.coords.items()
-            if str(name).lower() in COORDINATE_NAMES["time"]
-        ]
-        why = ", ".join(said) or "no time coordinate"
-        guesses.append(f"{why}: the observations belong to the only state")
-    pressure = None
-    if axes.vertical is not None:
-        levels, guess = pressure_levels(array.coords[axes.vertical])
-        pressure = elements(axes.vertical, np.asarray(levels))
-        guesses += [] if guess is None else [guess]
-    latitude, longitude = elements(axes.latitude), elements(axes.longitude)
-    guesses += swapped_positions(latitude, longitude, state.grid)
-    impossible = np.abs(latitude) > 90
-    if impossible.any():
-        guesses.append(f"{int(impossible.sum())} latitudes beyond a pole: rejected")
-        latitude[impossible] = np.nan
-    return _Positions(
-        latitude, longitude, time, axes.time is not None, pressure, tuple(guesses), axes
-    )
-
-
-def _axes(array: xr.DataArray, where: str) -> Axes:
-    """Find the coordinates; those of errors and flags are no candidates."""
-    aside = [name for name, coord in array.coords.items() if is_companion(coord)]
-    bare = array.drop_vars({*aside, *ancillary_names(array), ERROR_COORDINATE}, errors="ignore")
-    # positions and times may vary along several dims: each such coordinate gets a dim of its own
-    wide = {
-        name: (f"xappa_{name}", coord.values.reshape(-1), coord.attrs, coord.encoding)
-        for name, coord in bare.coords.items()
-        if coord.ndim > 1
-    }
-    probe = bare.drop_vars(list(wide)).to_dataset(name="xappa_observations").assign_coords(wide)
-    axes = find_axes(probe, require=("latitude", "longitude"), variable="obs", where=where)
-    if axes.time is not None and holds_text(array.coords[axes.time]):
-        raise text_error(array.coords[axes.time], "obs", where)
-    member = axes.member
-    if member is None:
-        return axes
-    placed = [array.coords[name] for name in (axes.latitude, axes.longitude, axes.time) if name]
-    if any(member in coord.dims for coord in placed):  # "sample", "number": no member after all
-        said = tuple(g for g in axes.guesses if not g.startswith(f"{member}: "))
-        return replace(axes, member=None, guesses=said)
-    raise CoordinateError(
-        f"{where} have a realization dimension",
-        where=f"dimension {member!r}",
-        expected="one observed value at each place and time",
-        got=f"{array.sizes[member]} members",
-        remedy=f"choose one with isel({member}=0)",
-    )
 
 
 def _values(array: xr.DataArray, own_units: str, state_units: str, where: str) -> np.ndarray:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from xappa.bridge import StateSpec, VariableSpec
     from xappa.grid import Grid
+    from xappa.observe.footprint import Footprint
     from xappa.observe.spec import ObservationSpec
 
 __all__ = ["Rows", "interpolate_levels", "interpolate_times", "interpolation_rows"]
@@ -230,15 +231,12 @@ def interpolation_rows(
         USED where the observation lies inside domain, levels and window.
     rows
         Of the observations inside, for each input of the operator in turn (input-major), and for
-        each of its levels where it is taken as a column.
+        each of its levels where it is taken as a column, or each time of which an extreme is taken.
     """
     shape = (len(times), state.n_channels, *state.grid.shape)
     latitude, longitude = spec.latitude[select], spec.longitude[select]
     footprint = None if spec.footprint is None else spec.footprint.take(select)
-    if footprint is not None and footprint.interval is not None:
-        temporal = interval_weights(footprint.interval, times, footprint.method)
-    else:
-        temporal = interpolate_times(spec.time[select], times, spec.has_time)
+    temporal = _temporal(spec, footprint, times, select)
     columns = spec.columns or (False,) * len(spec.inputs)
     vertical: list[Linear] = []
     for variable, column in zip(spec.inputs, columns, strict=True):
@@ -249,11 +247,13 @@ def interpolation_rows(
             else [_vertical(variable, state, spec, select)]
         )
     status = np.zeros(select.size, np.int8)
-    status[~temporal[2]] = Status.OUTSIDE_WINDOW
+    for moment in temporal:
+        status[~moment[2]] = Status.OUTSIDE_WINDOW
     for level in vertical:
         status[~level[2]] = Status.OUTSIDE_LEVELS
     beyond = _poleward(state.grid, latitude)
-    parts: list[list[Rows]] = [[] for _ in vertical]
+    layers = [(moment, level) for level in vertical for moment in temporal]
+    parts: list[list[Rows]] = [[] for _ in layers]
     inverse = np.empty(select.size, np.int64)  # place of each observation in the order of parts
     done = 0
     # rows beyond the last circle of latitude are as long as that circle: they go by themselves
@@ -269,12 +269,23 @@ def interpolation_rows(
         chosen, horizontal = block[keep], _snapped(index[keep], weight[keep])
         inverse[chosen] = np.arange(done, done + chosen.size)
         done += chosen.size
-        for part, level in zip(parts, vertical, strict=True):
-            at_time, at_level = _take(temporal, chosen), _take(level, chosen)
+        for part, (moment, level) in zip(parts, layers, strict=True):
+            at_time, at_level = _take(moment, chosen), _take(level, chosen)
             part.append(_multiply_out(shape, at_time, at_level, horizontal))
     order = inverse[status == Status.USED]
     ordered = [_reordered(Rows.concatenate(part, shape), order) for part in parts]
     return status, Rows.concatenate(ordered, shape)
+
+
+def _temporal(
+    spec: ObservationSpec, footprint: Footprint | None, times: np.ndarray, select: np.ndarray
+) -> list[Linear]:
+    """Return weights of the states: one list, or one for each time of which an extreme is taken."""
+    if footprint is None or footprint.interval is None:
+        return [interpolate_times(spec.time[select], times, spec.has_time)]
+    if footprint.is_extreme:
+        return [interpolate_times(node, times) for node in footprint.at_nodes()]
+    return [interval_weights(footprint.interval, times, footprint.method)]
 
 
 def _column(variable: VariableSpec, state: StateSpec, select: np.ndarray) -> list[Linear]:

@@ -39,6 +39,12 @@ class Status(enum.IntEnum):
     OUTSIDE_WINDOW = 5
     NO_ERROR = 6
     DEPARTURE = 7
+    DUPLICATE = 8
+    GROSS_ERROR = 9
+    BACKGROUND = 10
+    THINNED = 11
+    MERGED = 12
+    HEIGHT = 13
 
     @property
     def reason(self) -> str:
@@ -143,10 +149,16 @@ class ObservationSpec:
     def widths(self) -> tuple[int, ...]:
         """Number of rows that each input takes for one observation."""
         columns = self.columns or (False,) * len(self.inputs)
+        single = self.footprint.nodes if self.footprint is not None else 1
         return tuple(
-            len(variable.levels or (None,)) if column else 1
+            len(variable.levels or (None,)) if column else single
             for variable, column in zip(self.inputs, columns, strict=True)
         )
+
+    @property
+    def is_extreme(self) -> bool:
+        """Whether its elements are maxima or minima over intervals."""
+        return self.footprint is not None and self.footprint.is_extreme
 
     @property
     def span(self) -> np.ndarray:

@@ -29,6 +29,7 @@ __all__ = [
     "KAPPA",
     "LAPSE",
     "R_D",
+    "STANDARD_TEMPERATURE",
     "G",
     "dew_point",
     "humidity_of",
@@ -48,6 +49,8 @@ KAPPA = 2.0 / 7.0
 """Gas constant over heat capacity of dry air."""
 LAPSE = 0.0065
 """Lapse rate of the standard atmosphere, K m-1."""
+STANDARD_TEMPERATURE = 288.15
+"""Temperature of the standard atmosphere at sea level, K."""
 CALM = 1e-3
 """Wind in m s-1 that is added in squares, so that the speed has a gradient at rest."""
 

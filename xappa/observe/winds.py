@@ -23,7 +23,8 @@ from xappa import units
 from xappa.cf import identify
 from xappa.errors import XappaError
 from xappa.observe.containers import Found
-from xappa.observe.error import ERROR_COORDINATE, ErrorArgument, resolve_error
+from xappa.observe.defaults import default_error
+from xappa.observe.error import ERROR_COORDINATE, ErrorArgument, has_error, resolve_error
 from xappa.observe.flags import rejected_by_flags
 from xappa.observe.spec import Place
 
@@ -40,7 +41,7 @@ def pair_winds(
     found: Sequence[Found],
     state: StateSpec,
     error: ErrorArgument,
-    has_error: Callable[[Found], bool],
+    knows_error: Callable[[Found], bool],
     errors: list[XappaError],
 ) -> list[Found]:
     """Replace pairs of speed and direction by components, if the state holds those.
@@ -53,8 +54,8 @@ def pair_winds(
         What the state holds.
     error
         The argument of that name.
-    has_error
-        Whether the error of an array is known.
+    knows_error
+        Whether the error of an array is known by itself.
     errors
         Takes the problems with the errors of speed and direction.
 
@@ -75,7 +76,7 @@ def pair_winds(
             if kinds[j] in (FROM, TO) and j not in gone and _together(item, other):
                 gone.add(j)
                 try:
-                    pair = _components(item, other, str(kinds[j]), error, has_error(other))
+                    pair = _components(item, other, str(kinds[j]), error, knows_error(other))
                 except XappaError as problem:
                     errors.append(problem)
                     pair = []
@@ -115,8 +116,14 @@ def _components(
     flagged, _ = rejected_by_flags(direction.array, direction.dataset)
     d = np.where(flagged.reshape(d.shape), np.nan, d)
     d = np.where(s == 0, 0.0, d)  # calm air has no direction, and needs none
+    assumed = None if has_error(speed, error) else default_error(speed, on_levels=False)
     sigma = resolve_error(
-        speed.array, speed.dataset, names=speed.names, obs_units=own, state_units=own, error=error
+        speed.array,
+        speed.dataset,
+        names=speed.names,
+        obs_units=own,
+        state_units=own,
+        error=error if assumed is None else assumed[0],
     ).reshape(s.shape)
     said = f"components from {speed.name!r} and {direction.name!r}"
     across = sigma
@@ -132,6 +139,8 @@ def _components(
         across = s * angle
     else:
         said += ", with the error of the speed alone"
+    if assumed is not None:
+        said += f"; {assumed[1]}"
     sine, cosine = np.sin(d), np.cos(d)
     return [
         _part(speed, EASTWARD, -s * sine, np.hypot(sine * sigma, cosine * across), own, said),

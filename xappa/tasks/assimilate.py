@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from xappa.bridge import Layout, pack, unpack
+from xappa.bridge import Layout, find_orography, pack, unpack
 from xappa.diffusion.noise import seed_of
 from xappa.diffusion.sampling import Sampler
-from xappa.errors import NoObservationsWarning, warn
+from xappa.errors import ArgumentError, NoObservationsWarning, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
-from xappa.observe import ObservationOperator, Status, read_observations
+from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
 from xappa.progress import progress_bar
 from xappa.tasks.arguments import check_overlap, check_sampling, describe_settings
-from xappa.tasks.background import describe_error, relative_error
-from xappa.tasks.departures import warn_of_departures
+from xappa.tasks.background import describe_error, mean_state, relative_error
+from xappa.tasks.departures import observation_space
+from xappa.tasks.doubts import warn_of_departures
+from xappa.tasks.expected import expected_equivalents, with_predictors
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
 from xappa.tasks.posterior import Posterior, check_exact, posterior_of
@@ -63,6 +66,7 @@ def assimilate(
     sampler: Sampler | Callable[[Any], Any] | None = None,
     guidance: Guidance | None = None,
     quality_control: QualityControl | None = None,
+    departures: str | Path | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Draw an ensemble from the posterior of the state given observations.
@@ -106,6 +110,9 @@ def assimilate(
         A `xappa.QualityControl`, which rejects observations that do not agree with the others and
         with the prior, or weighs them down; None trusts all. With a lazy Dataset they are compared
         with the prior without its background.
+    departures
+        Where to write a NetCDF file of what ``ens.appa.departures(obs)`` returns: H(x), O−B, O−A,
+        and what became of each observation. Not of a lazy Dataset, which is not computed here.
     progress
         Whether to show a progress bar; None follows ``xappa.set_options(progress=...)``.
 
@@ -156,21 +163,31 @@ def assimilate(
     ('member', 'time', 'latitude', 'longitude')
     """
     sampler, seed = check_sampling(method, sampler, guidance), seed_of(seed)
+    if departures is not None and is_lazy(ds):
+        raise ArgumentError(
+            "departures of a lazy analysis cannot be written before it is computed",
+            where="departures=",
+            expected="a Dataset in memory",
+            got="a Dataset of dask arrays",
+            remedy="ens.compute(), then ens.appa.departures(obs).to_netcdf(path)",
+        )
     model, how = resolve(model, ds)
     method = method or model.default_method
     layout = Layout.of(ds, model.spec)
     numbers = member_numbers(members, layout)
-    specs = read_observations(obs, model.spec, error=error)
+    specs = read_observations(
+        obs, model.spec, error=error, altitude=find_orography(ds, model.spec.grid)
+    )
     warn_of_guesses(ds, layout, model, specs)
     window = Window.of(layout, model, specs)
-    operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     relative = relative_error(model, layout, background_error, background_error_scale)
-    background = None if relative is None else _background(pack(ds, model.spec, layout))
-    if quality_control is not None and operator.n_used:
-        given = None if background is None or is_lazy(ds) else background.values
-        checked = posterior_of(model, operator, window, given, None if given is None else relative)
-        specs = controlled(specs, checked, quality_control)
-        operator = ObservationOperator.build(specs, model.spec, window.operator_times)
+    background = None if relative is None else mean_state(pack(ds, model.spec, layout))
+    given = None if background is None or is_lazy(ds) else background.values
+    specs = with_predictors(specs, model, window, given)
+    if quality_control is not None:
+        check = partial(_checking, model, window, given, None if given is None else relative)
+        specs = controlled(specs, check, quality_control)
+    operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     if not operator.n_used:
         warn(_no_observations(operator), NoObservationsWarning)
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
@@ -196,7 +213,7 @@ def assimilate(
     dims = ("member", "time", "channel", "latitude", "longitude")
     out = unpack(xr.DataArray(packed, dims=dims), layout)
     remember(model)
-    return finish(
+    done = finish(
         out,
         layout,
         model,
@@ -211,11 +228,23 @@ def assimilate(
         background_error=describe_error(background_error),
         background_error_scale=describe_error(background_error_scale),
     )
+    if departures is not None:
+        expected = expected_equivalents(specs, model, window) if given is None else None
+        compared = observation_space(operator, done, None if given is None else ds, expected)
+        compared.to_netcdf(departures)
+    return done
 
 
-def _background(packed: xr.DataArray) -> xr.DataArray:
-    """Return the background, packed: the mean of an ensemble, whose error is the error given."""
-    return packed.mean("member", skipna=False) if "member" in packed.dims else packed
+def _checking(
+    model: Model,
+    window: Window,
+    background: np.ndarray | None,
+    relative: np.ndarray | None,
+    specs: Sequence[ObservationSpec],
+) -> Posterior:
+    """Return the posterior by which observations are checked."""
+    operator = ObservationOperator.build(specs, model.spec, window.operator_times)
+    return posterior_of(model, operator, window, background, relative)
 
 
 def _draw(

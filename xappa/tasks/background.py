@@ -26,7 +26,7 @@ from xappa.models.posterior import Residual
 from xappa.tasks.window import Window
 from xappa.units import convert, dequantify, factor_offset
 
-__all__ = ["condition", "describe_error", "present_background", "relative_error"]
+__all__ = ["condition", "describe_error", "mean_state", "present_background", "relative_error"]
 
 
 def relative_error(model: Model, layout: Layout, error: Any, scale: Any) -> np.ndarray | None:
@@ -98,6 +98,11 @@ def relative_error(model: Model, layout: Layout, error: Any, scale: Any) -> np.n
             remedy="give the background's error, or leave it out to ignore the background",
         )
     return s
+
+
+def mean_state(packed: xr.DataArray) -> xr.DataArray:
+    """Return the background, packed: the mean of an ensemble, whose error is the error given."""
+    return packed.mean("member", skipna=False) if "member" in packed.dims else packed
 
 
 def describe_error(given: Any) -> Any:

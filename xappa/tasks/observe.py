@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xappa.bridge import Layout, describe
+from xappa.bridge import Layout, describe, find_orography
 from xappa.cf import to_seconds
 from xappa.diffusion.noise import seed_of
 from xappa.errors import GuessWarning, warn
@@ -46,7 +46,8 @@ def observation_operator(
     if model is not None:
         model, _ = resolve(model, ds)
         layout = Layout.of(ds, model.spec)
-        specs = read_observations(obs, model.spec, error=error)
+        altitude = find_orography(ds, model.spec.grid)
+        specs = read_observations(obs, model.spec, error=error, altitude=altitude)
         window = Window.of(layout, model, specs)
         return ObservationOperator.build(specs, model.spec, window.operator_times)
     spec, axes = describe(ds)
@@ -54,7 +55,8 @@ def observation_operator(
     if axes.time is not None:
         seconds, _ = to_seconds(ds[axes.time])
         times = np.atleast_1d(seconds)
-    specs = read_observations(obs, spec, error=error)
+    altitude = find_orography(ds, spec.grid)
+    specs = read_observations(obs, spec, error=error, altitude=altitude)
     return ObservationOperator.build(specs, spec, times)
 
 

@@ -190,7 +190,7 @@ class LatentPosterior:
         points = rows.indices % rows.state_size
         std = self.model.at_points(name, points)
         at_rows = rows.sums(np.abs(rows.data) * std)
-        if all(function is None for function in self.operator.functions):
+        if self.operator.only_interpolates:
             return at_rows
         # Pointwise functions: to first order, at the mean of what they see.
         mean = self.model.at_points("mean", points)

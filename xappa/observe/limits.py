@@ -1,0 +1,50 @@
+"""Values that no atmosphere has: limits by quantity, for the check of gross errors.
+
+They lie outside the records of the World Meteorological Organization's archive of weather and
+climate extremes (https://wmo.asu.edu), and catch fill values and wrong units.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xappa import units
+from xappa.errors import UnitsError
+from xappa.observe.spec import ObservationSpec
+
+__all__ = ["LIMITS", "beyond_limits"]
+
+#: By standard name: units, least and largest possible value.
+LIMITS: dict[str, tuple[str, float, float]] = {
+    "air_temperature": ("K", 140.0, 345.0),
+    "dew_point_temperature": ("K", 140.0, 312.0),
+    "virtual_temperature": ("K", 140.0, 350.0),
+    "air_potential_temperature": ("K", 180.0, 5000.0),
+    "sea_surface_temperature": ("K", 268.0, 313.0),
+    "surface_temperature": ("K", 140.0, 365.0),
+    "eastward_wind": ("m s-1", -150.0, 150.0),
+    "northward_wind": ("m s-1", -150.0, 150.0),
+    "wind_speed": ("m s-1", 0.0, 150.0),
+    "specific_humidity": ("kg kg-1", -1e-3, 0.05),
+    "humidity_mixing_ratio": ("kg kg-1", -1e-3, 0.055),
+    "relative_humidity": ("1", -0.05, 1.6),
+    "surface_air_pressure": ("Pa", 3e4, 1.1e5),
+    "air_pressure_at_mean_sea_level": ("Pa", 8.5e4, 1.1e5),
+    "geopotential_height": ("m", -1000.0, 90000.0),
+    "geopotential": ("m2 s-2", -1e4, 9e5),
+    "atmosphere_mass_content_of_water_vapor": ("kg m-2", -1.0, 120.0),
+    "toa_brightness_temperature": ("K", 50.0, 370.0),
+    "precipitation_flux": ("kg m-2 s-1", -1e-6, 0.6),
+}
+
+
+def beyond_limits(spec: ObservationSpec) -> np.ndarray:
+    """Return which elements (n,) no atmosphere has; none of a quantity without limits."""
+    if spec.quantity not in LIMITS:
+        return np.zeros(spec.size, bool)
+    unit, *bounds = LIMITS[spec.quantity]
+    try:
+        low, high = (float(units.convert(bound, unit, spec.state_units)) for bound in bounds)
+    except UnitsError:  # a user's own quantity of the same name
+        return np.zeros(spec.size, bool)
+    return np.asarray((spec.values < low) | (spec.values > high))

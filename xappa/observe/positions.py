@@ -1,0 +1,148 @@
+"""Where and when observations were made: coordinates of an array to vectors over its elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from xappa.cf import (
+    Axes,
+    convert_calendar,
+    find_axes,
+    holds_text,
+    pressure_levels,
+    text_error,
+    to_seconds,
+)
+from xappa.cf.names import COORDINATE_NAMES
+from xappa.errors import CoordinateError
+from xappa.observe.ancillary import ancillary_names, is_companion, on_elements
+from xappa.observe.checks import swapped_positions
+from xappa.observe.error import ERROR_COORDINATE
+
+if TYPE_CHECKING:
+    from xappa.bridge import StateSpec
+
+__all__ = ["Positions", "read_positions"]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Places and times of the n elements of an array.
+
+    Parameters
+    ----------
+    latitude, longitude
+        (n,) degrees north and east; NaN where impossible.
+    time
+        (n,) seconds in the state's calendar; NaN where unknown.
+    has_time
+        Whether the array has a time coordinate.
+    pressure
+        (n,) Pa, or None without a vertical coordinate.
+    guesses
+        What was assumed.
+    axes
+        The coordinates.
+    """
+
+    latitude: np.ndarray
+    longitude: np.ndarray
+    time: np.ndarray
+    has_time: bool
+    pressure: np.ndarray | None
+    guesses: tuple[str, ...]
+    axes: Axes
+
+
+def read_positions(array: xr.DataArray, state: StateSpec, where: str) -> Positions:
+    """Read where and when the elements of an array were observed.
+
+    Parameters
+    ----------
+    array
+        The observations.
+    state
+        Gives the calendar, and the grid by which swapped coordinates are noticed.
+    where
+        How messages call the array.
+
+    Raises
+    ------
+    CoordinateError
+        If latitude or longitude is missing, a coordinate cannot be read, or there are members.
+    """
+    axes = _axes(array, where)
+
+    def elements(name: str | None, numbers: np.ndarray | None = None) -> np.ndarray:
+        coordinate = array.coords[str(name)].reset_coords(drop=True)
+        if numbers is not None:
+            coordinate = xr.DataArray(
+                numbers.reshape(coordinate.shape), dims=coordinate.dims, name=coordinate.name
+            )
+        flat = on_elements(coordinate, array)
+        return np.array(flat, dtype=np.float64)
+
+    guesses = list(axes.guesses)
+    time = np.full(array.size, np.nan)
+    if axes.time is not None:
+        seconds, calendar = to_seconds(array.coords[axes.time])
+        time = elements(axes.time, np.asarray(seconds))
+        if calendar != state.calendar:
+            time = np.asarray(convert_calendar(time, calendar, state.calendar))
+            guesses.append(f"dates of calendar {calendar} are taken as dates of {state.calendar}")
+    else:
+        said = [
+            f"{name} holds {coord.dtype} without units of time"
+            for name, coord in array.coords.items()
+            if str(name).lower() in COORDINATE_NAMES["time"]
+        ]
+        why = ", ".join(said) or "no time coordinate"
+        guesses.append(f"{why}: the observations belong to the only state")
+    pressure = None
+    if axes.vertical is not None:
+        levels, guess = pressure_levels(array.coords[axes.vertical])
+        pressure = elements(axes.vertical, np.asarray(levels))
+        guesses += [] if guess is None else [guess]
+    latitude, longitude = elements(axes.latitude), elements(axes.longitude)
+    guesses += swapped_positions(latitude, longitude, state.grid)
+    impossible = np.abs(latitude) > 90
+    if impossible.any():
+        guesses.append(f"{int(impossible.sum())} latitudes beyond a pole: rejected")
+        latitude[impossible] = np.nan
+    return Positions(
+        latitude, longitude, time, axes.time is not None, pressure, tuple(guesses), axes
+    )
+
+
+def _axes(array: xr.DataArray, where: str) -> Axes:
+    """Find the coordinates; those of errors and flags are no candidates."""
+    aside = [name for name, coord in array.coords.items() if is_companion(coord)]
+    bare = array.drop_vars({*aside, *ancillary_names(array), ERROR_COORDINATE}, errors="ignore")
+    # positions and times may vary along several dims: each such coordinate gets a dim of its own
+    wide = {
+        name: (f"xappa_{name}", coord.values.reshape(-1), coord.attrs, coord.encoding)
+        for name, coord in bare.coords.items()
+        if coord.ndim > 1
+    }
+    probe = bare.drop_vars(list(wide)).to_dataset(name="xappa_observations").assign_coords(wide)
+    axes = find_axes(probe, require=("latitude", "longitude"), variable="obs", where=where)
+    if axes.time is not None and holds_text(array.coords[axes.time]):
+        raise text_error(array.coords[axes.time], "obs", where)
+    member = axes.member
+    if member is None:
+        return axes
+    placed = [array.coords[name] for name in (axes.latitude, axes.longitude, axes.time) if name]
+    if any(member in coord.dims for coord in placed):  # "sample", "number": no member after all
+        said = tuple(g for g in axes.guesses if not g.startswith(f"{member}: "))
+        return replace(axes, member=None, guesses=said)
+    raise CoordinateError(
+        f"{where} have a realization dimension",
+        where=f"dimension {member!r}",
+        expected="one observed value at each place and time",
+        got=f"{array.sizes[member]} members",
+        remedy=f"choose one with isel({member}=0)",
+    )
