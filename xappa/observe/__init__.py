@@ -7,7 +7,18 @@ apply an operator to tensors.
 
 from __future__ import annotations
 
-from xappa.observe.network import random_stations
+from xappa.observe.networks import (
+    Orbit,
+    equal_area_stations,
+    geostationary,
+    gridded_orbiter,
+    ground_track,
+    polar_orbiter,
+    radiosondes,
+    random_stations,
+    stations_from_table,
+    visible,
+)
 from xappa.observe.operator import ObservationOperator
 from xappa.observe.reading import read_observations
 from xappa.observe.registry import (
@@ -25,16 +36,25 @@ from xappa.observe.tables import from_frame
 __all__ = [
     "ObservationOperator",
     "ObservationSpec",
+    "Orbit",
     "RegisteredOperator",
     "Rows",
     "Status",
+    "equal_area_stations",
     "from_frame",
+    "geostationary",
     "get_operator",
+    "gridded_orbiter",
+    "ground_track",
     "observation_noise",
+    "polar_orbiter",
+    "radiosondes",
     "random_stations",
     "read_observations",
     "register_operator",
     "registered_operators",
     "simulate",
+    "stations_from_table",
     "unregister_operator",
+    "visible",
 ]

@@ -213,7 +213,9 @@ def _spec(
     status[flagged] = Status.FLAGGED
     for said in arguments.values():
         status[~np.isfinite(said).reshape(len(said), -1).all(axis=1)] = Status.MISSING
-    status[np.isnan(values)] = Status.MISSING
+    missing = np.isnan(values)
+    # all of a network is missing so far: its flags say what will be
+    status[missing & ~(flagged & missing.all())] = Status.MISSING
     status[duplicates(array, positions, values, arguments) & (status == 0)] = Status.DUPLICATE
     columns = match.columns or (False,) * len(match.inputs)
     layered = any(

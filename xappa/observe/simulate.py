@@ -18,6 +18,7 @@ from xappa.diffusion.noise import generator, member_keys
 from xappa.observe.ancillary import ERROR_MODIFIER, modifier
 from xappa.observe.equivalents import equivalents
 from xappa.observe.error import ERROR_COORDINATE
+from xappa.observe.flags import rejected_by_flags
 from xappa.observe.operator import ObservationOperator
 from xappa.observe.spec import ObservationSpec, Status, assemble
 
@@ -31,8 +32,8 @@ def simulate(operator: ObservationOperator, ds: xr.Dataset, *, seed: int) -> Any
     ----------
     operator
         The observation operator of real observations, or of a network: an array whose values are
-        all NaN is filled everywhere; an array with some values keeps its gaps, and loses what its
-        flags reject.
+        all NaN is filled everywhere but where flags among its coordinates say that there is no
+        report; an array with some values keeps its gaps, and loses what its flags reject.
     ds
         The true states, on the operator's grid. May be lazy, and may have members, each of which
         is observed with noise of its own.
@@ -116,8 +117,7 @@ def _with_noise(spec: ObservationSpec, exact: xr.DataArray, seed: int) -> xr.Dat
     else:
         drawn = observation_noise(spec, seed).reshape(shape)
     drawn = units.convert(drawn, spec.state_units, spec.units, difference=True)
-    gaps = np.zeros(spec.size, bool) if spec.is_template else spec.status == Status.MISSING
-    gaps = (gaps | (spec.status == Status.FLAGGED)).reshape(shape)
+    gaps = _gaps(spec).reshape(shape)
     data = plain.data + np.where(gaps, np.nan, drawn).astype(plain.dtype)
     noisy = plain.copy(data=data)
     stale = [name for name, coord in noisy.coords.items() if _is_error(name, coord)]
@@ -129,6 +129,15 @@ def _with_noise(spec: ObservationSpec, exact: xr.DataArray, seed: int) -> xr.Dat
     for key in ("error_std", "standard_error"):
         noisy.attrs.pop(key, None)
     return units.requantify(noisy, {k: u for k, u in spec.quantified.items() if k not in stale})
+
+
+def _gaps(spec: ObservationSpec) -> np.ndarray:
+    """Return (n,) bool, which elements are not observed."""
+    rejected = spec.status == Status.FLAGGED
+    if not spec.is_template:
+        return np.asarray(rejected | (spec.status == Status.MISSING))
+    # all of a network is missing so far: its flags say what will be
+    return np.asarray(rejected | rejected_by_flags(spec.template, None)[0])
 
 
 def _is_error(name: Hashable, coord: xr.DataArray) -> bool:
