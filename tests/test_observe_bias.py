@@ -87,6 +87,26 @@ def test_air_mass_predictors_are_those_of_the_prior(column, model) -> None:
     )
 
 
+def test_simulated_biases_follow_the_air_mass(column) -> None:
+    """Without other errors: what is observed, less what is true, is linear in the thickness."""
+    day = column.isel(time=slice(4))
+    attrs = {"bias_error_std": [1e-6, 2.0], "bias_predictors": "thickness_1000_300"}
+    network = pixels(column, 30, **attrs, error_std=1e-6)
+    y = day.appa.observe(network, seed=3)
+    error = (y - day.appa.operator(network)(day)).values
+    layer = network.assign_attrs(
+        xappa_operator="dry_thickness",
+        xappa_operator_lower=1e5,
+        xappa_operator_upper=3e4,
+        units="m",
+        error_std=1.0,
+    )
+    del layer.attrs["bias_error_std"], layer.attrs["bias_predictors"]
+    thickness = day.appa.operator(layer)(day).values
+    assert abs(np.corrcoef(error, thickness)[0, 1]) > 1 - 1e-6
+    assert error.std() > 0.05
+
+
 @pytest.mark.parametrize(
     ("attrs", "match"),
     [

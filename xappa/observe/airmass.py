@@ -99,6 +99,7 @@ def _predictor(
         operator=match.operator,
         parameters=match.parameters,
         inputs=match.inputs,
+        units=match.units,
         state_units=match.units,
         pressure=positions.pressure,
         status=np.full(spec.size, Status.USED, np.int8),

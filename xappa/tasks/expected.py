@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import xarray as xr
 
 from xappa.models.base import Model
 from xappa.observe import ObservationOperator, ObservationSpec, Status
 from xappa.observe.airmass import with_air_mass
+from xappa.observe.equivalents import equivalents
 from xappa.tasks.window import Window
 
-__all__ = ["expected_equivalents", "with_predictors"]
+__all__ = ["expected_equivalents", "with_predictors", "with_true_predictors"]
 
 
 def expected_equivalents(
@@ -39,8 +42,6 @@ def expected_equivalents(
     list of ndarray
         (n,) each, in ``state_units``; NaN outside domain, levels and trajectory.
     """
-    from dataclasses import replace
-
     everywhere = [replace(s, status=np.zeros(s.size, np.int8), structure=None) for s in specs]
     operator = ObservationOperator.build(everywhere, model.spec, window.operator_times)
     rows = operator.rows
@@ -90,3 +91,32 @@ def with_predictors(
         values = expected_equivalents(list(bias.air_mass.values()), model, window, background)
         result.append(with_air_mass(spec, values))
     return tuple(result)
+
+
+def with_true_predictors(operator: ObservationOperator, ds: xr.Dataset) -> ObservationOperator:
+    """Return an operator whose air-mass predictors are those of known states.
+
+    Parameters
+    ----------
+    operator
+        Of the observations.
+    ds
+        The states, of which members are averaged.
+    """
+    specs = []
+    for spec in operator.specs:
+        bias = None if spec.structure is None else spec.structure.bias
+        if bias is None or not bias.air_mass:
+            specs.append(spec)
+            continue
+        own = ObservationOperator.build(
+            list(bias.air_mass.values()), operator.state, _times(operator)
+        )
+        arrays = [a.values.reshape(-1, spec.size).mean(axis=0) for a in equivalents(own, ds)]
+        specs.append(with_air_mass(spec, arrays))
+    return ObservationOperator.build(specs, operator.state, _times(operator))
+
+
+def _times(operator: ObservationOperator) -> np.ndarray | None:
+    """Times as `ObservationOperator.build` takes them."""
+    return None if np.isnan(operator.times).all() else operator.times

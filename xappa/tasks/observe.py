@@ -16,6 +16,7 @@ from xappa.models.base import Model
 from xappa.models.catalogue import resolve
 from xappa.observe import ObservationOperator, read_observations
 from xappa.observe import simulate as _simulate
+from xappa.tasks.expected import with_true_predictors
 from xappa.tasks.window import Window
 
 __all__ = ["observation_operator", "observe"]
@@ -80,7 +81,7 @@ def observe(ds: xr.Dataset, network: Any, *, seed: int | None = None, error: Any
         Simulated observations, in the network's units, with their errors.
     """
     seed = seed_of(seed)
-    operator = observation_operator(ds, network, error=error)
+    operator = with_true_predictors(observation_operator(ds, network, error=error), ds)
     for spec in operator.specs:
         for guess in spec.guesses:
             warn(guess, GuessWarning)
