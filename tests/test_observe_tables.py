@@ -8,8 +8,14 @@ import pytest
 import xarray as xr
 
 import xappa
-from xappa.errors import CoordinateError, ObservationTypeError, UnknownQuantityError
-from xappa.observe import from_frame
+from xappa.errors import (
+    CoordinateError,
+    GuessWarning,
+    ObservationTypeError,
+    UnitsError,
+    UnknownQuantityError,
+)
+from xappa.observe import Status, from_frame
 
 pytestmark = pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")
 
@@ -84,6 +90,74 @@ def test_observation_sequences_of_dart(state) -> None:
     np.testing.assert_allclose(t.error_std, [1.0, 2.0])
     np.testing.assert_allclose(u.pressure, 23950.0)
     assert operator.n_used == 2  # the third did not pass its quality control
+
+
+def test_markers_of_quality(state) -> None:
+    """PrepBUFR's markers 0 to 3 may be used, as earth2studio and DART carry them."""
+    rows = earth2studio().query("variable == 't2m'")
+    again = rows.assign(station="C", observation=rows.observation + 0.5)
+    four = pd.concat([rows, again], ignore_index=True)
+    for column, codes in (("quality", [2, 3, 9, 15]), ("quality", [0, np.nan, 4, 1])):
+        operator = state.appa.operator(from_frame(four.assign(**{column: codes})), error=1.0)
+        used = [code in (0, 1, 2, 3) or np.isnan(code) for code in codes]
+        assert operator.n_used == sum(used)
+        assert operator.counts()["t2m"][Status.FLAGGED] == 4 - sum(used)
+    generic = four.rename(columns={"observation": "value"})  # elsewhere zero is good
+    operator = state.appa.operator(from_frame(generic.assign(qc=[0, 1, 2, 0])), error=1.0)
+    assert operator.n_used == 2
+    dart_qc = dart().assign(DART_quality_control=[0, 2, 4])
+    counts = state.appa.operator(from_frame(dart_qc)).counts()
+    assert counts["ACARS_TEMPERATURE"][Status.FLAGGED] == 1
+
+
+def test_names_and_units_of_earth2studio(state) -> None:
+    rows = earth2studio().query("variable == 't2m'")
+    humid = from_frame(rows.assign(variable="r2m", observation=[50.0, 80.0]))
+    assert humid["r2m"].units == "%"
+    pressure = from_frame(rows.assign(variable="pres", observation=1e5, pres=1e5, station_elev=3.0))
+    assert pressure["pres"].standard_name == "surface_air_pressure"
+    assert "air_pressure" not in pressure["pres"].coords
+    np.testing.assert_array_equal(pressure["pres"].altitude, [100, 300])
+    speed = from_frame(rows.assign(variable="ws10m", observation=5.0))["ws10m"]
+    assert (speed.standard_name, float(speed.height)) == ("wind_speed", 10.0)
+
+
+def test_levels_of_dart(state) -> None:
+    """Each kind of vertical coordinate becomes an array; sea temperatures are not those of air."""
+    mixed = pd.concat([dart()] * 2, ignore_index=True)
+    mixed["vert_unit"] = ["pressure (Pa)"] * 3 + ["height (m)", "model level", "surface (m)"]
+    with pytest.warns(GuessWarning, match="left out: ACARS_U_WIND_COMPONENT at model level"):
+        obs = from_frame(mixed)
+    assert sorted(obs) == [
+        "ACARS_TEMPERATURE (height)",
+        "ACARS_TEMPERATURE (pressure)",
+        "ACARS_U_WIND_COMPONENT",
+    ]
+    np.testing.assert_array_equal(obs["ACARS_TEMPERATURE (height)"].altitude, [23950, 30000])
+    with pytest.raises(UnknownQuantityError, match="nothing in the table"):
+        from_frame(dart().assign(type="FLOAT_TEMPERATURE"))
+    fills = dart().assign(observation=-888888.0)
+    assert state.appa.operator(from_frame(fills)).n_used == 0
+
+
+def test_a_round_trip_through_netcdf(state, tmp_path) -> None:
+    for name, array in from_frame(dart()).items():
+        array.to_netcdf(tmp_path / f"{name}.nc")
+        with xr.open_dataarray(tmp_path / f"{name}.nc") as back:
+            again, before = (state.appa.operator(x) for x in (back, array))
+        assert again.counts() == before.counts()
+        np.testing.assert_array_equal(again.error_std, before.error_std)
+
+
+def test_units_by_name_go_first(state) -> None:
+    rows = earth2studio().query("variable == 't2m'").assign(units="K", pres=[500.0, 850.0])
+    rows["observation"] -= 273.15
+    obs = from_frame(rows.assign(variable="t"), units={"t": "degC", "pres": "Pa"})
+    (spec,) = state.appa.operator(obs, error=1.0).specs
+    np.testing.assert_allclose(spec.values, [281.5, 279.0])
+    np.testing.assert_allclose(spec.pressure, [500, 850])
+    with pytest.raises(UnitsError, match="not in kelvin"):
+        from_frame(rows.drop(columns="units"))
 
 
 def test_tables_of_stations(state) -> None:

@@ -1,3 +1,4 @@
+from xappa import obs as obs
 from xappa import observe as observe
 from xappa import plot as plot
 from xappa import testing as testing

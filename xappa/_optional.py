@@ -10,6 +10,7 @@ from xappa.errors import MissingDependencyError
 EXTRAS = {
     "xesmf": "xesmf",
     "cfgrib": "cfgrib",
+    "pdbufr": "bufr",
     "matplotlib": "plot",
     "cartopy": "plot",
     "scores": "verify",

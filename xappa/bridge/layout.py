@@ -21,7 +21,7 @@ from xappa.bridge.recognise import (
     tolerance_of,
 )
 from xappa.bridge.spec import StateSpec, VariableSpec
-from xappa.cf import Axes, find_axes, standard_name
+from xappa.cf import PRESSURE, Axes, find_axes, standard_name
 from xappa.errors import (
     GridMismatchError,
     TimeStepError,
@@ -248,14 +248,15 @@ def _match_variables(
 ) -> tuple[Field, ...]:
     found = find_variables(ds, axes, roles)
     levels: tuple[float, ...] = ()
+    vertical = PRESSURE
     if axes.vertical is not None and any(v.levels is not None for v in spec.variables):
-        levels, guess = levels_of(ds, axes)
+        levels, vertical, guess = levels_of(ds, axes)
         guesses += [guess] if guess else []
     fields = []
     for variable in spec.variables:
         try:
             entry = _match(variable, found, guesses)
-            fields.append(_field(ds, variable, entry, levels, axes))
+            fields.append(_field(ds, variable, entry, (levels, vertical), axes))
             guesses += entry.guesses
         except (VariableMismatchError, UnitsError) as error:
             problems.append(error)
@@ -317,13 +318,21 @@ def _field(
     ds: xr.Dataset,
     variable: VariableSpec,
     entry: Found,
-    levels: tuple[float, ...],
+    stored: tuple[tuple[float, ...], str],
     axes: Axes,
 ) -> Field:
-    da = ds[entry.name]
+    da, (levels, vertical) = ds[entry.name], stored
     index: list[int] = []
     if variable.levels is not None and not entry.on_levels:
         raise _missing(variable, f"{entry.name} has no levels", {entry.name: entry})
+    if variable.levels is not None and vertical != variable.vertical:
+        raise VariableMismatchError(
+            f"the levels of {variable.name!r} are others",
+            where=f"{entry.name} on {axes.vertical}",
+            expected=variable.describe_levels(),
+            got=vertical,
+            remedy="interpolate to these levels, or take a model of the Dataset's own",
+        )
     for level in variable.levels or ():
         near = np.flatnonzero(np.isclose(levels, level, rtol=1e-6, atol=1e-3))
         if not near.size:
@@ -333,8 +342,9 @@ def _field(
             raise VariableMismatchError(
                 f"levels of {variable.name!r} are missing",
                 where=f"{entry.name} on {axes.vertical}",
-                expected=f"{_pressures(variable.levels or ())} hPa",
-                got=f"{_pressures(levels)} hPa, without {_pressures(absent)}",
+                expected=variable.describe_levels(),
+                got=f"{variable.describe_levels(levels)}, without "
+                f"{variable.describe_levels(absent)}",
                 remedy="add the levels, or take a model of these levels",
             )
         index.append(int(near[0]))
@@ -347,10 +357,6 @@ def _field(
     attrs.setdefault("units", entry.units)
     dims = tuple(str(dim) for dim in da.dims)
     return Field(entry.name, variable, dims, str(da.dtype), entry.units, attrs, tuple(index))
-
-
-def _pressures(levels: tuple[float, ...] | list[float]) -> str:
-    return ", ".join(f"{level / 100:g}" for level in levels)
 
 
 def _check_times(

@@ -10,7 +10,15 @@ import numpy.typing as npt
 import xarray as xr
 
 from xappa.bridge.spec import StateSpec, VariableSpec
-from xappa.cf import Axes, find_axes, identify, is_surface, pressure_levels, to_seconds
+from xappa.cf import (
+    PRESSURE,
+    Axes,
+    find_axes,
+    identify,
+    is_surface,
+    to_seconds,
+    vertical_levels,
+)
 from xappa.cf import standard_name as stated_name
 from xappa.errors import (
     CoordinateError,
@@ -170,14 +178,17 @@ def describe(
     guesses = list(axes.guesses)
     guesses += [guess for entry in chosen for guess in entry.guesses]
     levels: tuple[float, ...] | None = None
+    vertical = PRESSURE
     if any(entry.on_levels for entry in chosen):
-        levels, guess = levels_of(ds, axes)
+        levels, vertical, guess = levels_of(ds, axes)
         guesses += [guess] if guess else []
     times, calendar = times_of(ds, axes, roles)
     step, guess = step_of(times)
     guesses += [guess] if guess else []
     specs = tuple(
-        VariableSpec(e.name, e.standard_name, e.height, e.units, levels if e.on_levels else None)
+        VariableSpec(e.name, e.standard_name, e.height, e.units, levels, vertical)
+        if e.on_levels
+        else VariableSpec(e.name, e.standard_name, e.height, e.units, None)
         for e in chosen
     )
     return StateSpec(specs, grid, step, calendar), replace(axes, guesses=tuple(guesses))
@@ -214,25 +225,25 @@ def _choose(found: dict[str, Found], variables: Sequence[str] | None) -> list[Fo
     return chosen
 
 
-def levels_of(ds: xr.Dataset, axes: Axes) -> tuple[tuple[float, ...], str | None]:
-    """Return the pressure levels in Pa in stored order, and what was guessed.
+def levels_of(ds: xr.Dataset, axes: Axes) -> tuple[tuple[float, ...], str, str | None]:
+    """Return the levels in stored order (pressures in Pa), what they are, and what was guessed.
 
     Raises
     ------
     CoordinateError
-        If the vertical coordinate is no pressure or has several dimensions.
+        If the vertical coordinate is no pressure or model level, or has several dimensions.
     """
     coord = ds[axes.vertical]
     if coord.ndim > 1:
         raise CoordinateError(
-            "pressure varies along several dimensions",
+            "the vertical coordinate varies along several dimensions",
             where=str(coord.name),
-            expected="pressure levels along one dimension",
+            expected="levels along one dimension",
             got=f"dimensions {coord.dims}",
             remedy="interpolate to pressure levels",
         )
-    levels, guess = pressure_levels(coord)
-    return tuple(float(level) for level in np.ravel(levels)), guess
+    levels, kind, guess = vertical_levels(coord)
+    return tuple(float(level) for level in np.ravel(levels)), kind, guess
 
 
 def times_of(

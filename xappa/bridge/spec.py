@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from xappa.cf import PRESSURE
 from xappa.errors import VariableMismatchError
 from xappa.grid import Grid
 
@@ -28,7 +29,10 @@ class VariableSpec:
     units
         Units of the values in the packed state.
     levels
-        Pressures in Pa in stored order; None for a variable without levels.
+        Pressures in Pa, or what `vertical` says, in stored order; None for a variable without.
+    vertical
+        What levels are: ``"air_pressure"``, ``"atmosphere_sigma_coordinate"`` or
+        ``"model_level_number"``.
     """
 
     name: str
@@ -36,6 +40,7 @@ class VariableSpec:
     height: float | None
     units: str
     levels: tuple[float, ...] | None
+    vertical: str = PRESSURE
 
     @property
     def n_channels(self) -> int:
@@ -65,7 +70,21 @@ class VariableSpec:
             height=None if data["height"] is None else float(data["height"]),
             units=str(data["units"]),
             levels=None if levels is None else tuple(float(level) for level in levels),
+            vertical=str(data.get("vertical", PRESSURE)),
         )
+
+    def describe_levels(self, levels: Sequence[float] | None = None) -> str:
+        """Return levels (its own by default) in words: pressures in hPa.
+
+        Examples
+        --------
+        >>> VariableSpec("t", "air_temperature", None, "K", (85000.0, 50000.0)).describe_levels()
+        '850, 500 hPa'
+        """
+        levels = self.levels or () if levels is None else levels
+        if self.vertical == PRESSURE:
+            return ", ".join(f"{level / 100:g}" for level in levels) + " hPa"
+        return f"{self.vertical} " + ", ".join(f"{level:g}" for level in levels)
 
     def __str__(self) -> str:
         what = self.standard_name or "not recognised"
@@ -110,7 +129,7 @@ class StateSpec:
 
     @cached_property
     def channels(self) -> tuple[tuple[VariableSpec, float | None], ...]:
-        """(variable, level in Pa or None) of each channel."""
+        """(variable, level or None) of each channel."""
         return tuple(
             (variable, level)
             for variable in self.variables

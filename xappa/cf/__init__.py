@@ -14,9 +14,11 @@ from xappa.cf.times import (
     timedelta_seconds,
     to_seconds,
 )
-from xappa.cf.vertical import pressure_levels
+from xappa.cf.vertical import PRESSURE, SIGMA, pressure_levels, vertical_levels
 
 __all__ = [
+    "PRESSURE",
+    "SIGMA",
     "Axes",
     "Quantity",
     "canonical_calendar",
@@ -32,4 +34,5 @@ __all__ = [
     "text_error",
     "timedelta_seconds",
     "to_seconds",
+    "vertical_levels",
 ]

@@ -14,6 +14,7 @@ import xarray as xr
 
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.cf.times import holds_text, is_months, text_error
+from xappa.cf.vertical import MODEL_LEVELS
 from xappa.errors import AmbiguousCoordinateError, ArgumentError, CoordinateError
 from xappa.units import compatible, dequantify
 
@@ -225,12 +226,13 @@ def _vertical(coords: dict[str, xr.DataArray], guesses: list[str]) -> str | None
         for name, coord in coords.items()
         if standard_name(coord) is None and _has_pressure_units(coord)
     ]
-    name = _pick("vertical", (stated, by_units), coords)
+    model = [name for name, c in coords.items() if standard_name(c) in MODEL_LEVELS]
+    name = _pick("vertical", (stated, by_units, model), coords)
     if name is None:
         named = [n for n in _named(coords, "vertical") if coords[n].dtype.kind in "iuf"]
         name = _pick("vertical", (named,), coords)
         if name is not None:
-            guesses.append(f"{name}: taken as the pressure coordinate by its name")
+            guesses.append(f"{name}: taken as the vertical coordinate by its name")
     return name
 
 

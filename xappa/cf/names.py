@@ -188,6 +188,11 @@ COORDINATE_NAMES: dict[str, tuple[str, ...]] = {
         "air_pressure",
         "pres",
         "pfull",
+        "sigma",
+        "sigma_level",
+        "hybrid",
+        "model_level",
+        "model_level_number",
     ),
     "member": (
         "member",

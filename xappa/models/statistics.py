@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from xappa.bridge import StateSpec, VariableSpec
+from xappa.cf import PRESSURE
 
 __all__ = ["coordinates", "labelled", "variable_attrs"]
 
@@ -34,15 +35,18 @@ def level_coordinates(spec: StateSpec) -> dict[VariableSpec, tuple[str, Any]]:
 
     Variables on the same levels share a coordinate.
     """
-    names: dict[tuple[float, ...], str] = {}
+    names: dict[tuple[str, tuple[float, ...]], str] = {}
     found: dict[VariableSpec, tuple[str, Any]] = {}
     for variable in spec.variables:
         if variable.levels is not None:
             suffix = str(len(names) + 1) if names else ""
-            name = names.setdefault(variable.levels, f"pressure{suffix}")
-            attrs = {"standard_name": "air_pressure", "units": "hPa", "positive": "down"}
-            values = np.asarray(variable.levels) / 100.0
-            found[variable] = (name, (name, values, {**attrs, "axis": "Z"}))
+            on_pressure = variable.vertical == PRESSURE
+            first = "pressure" if on_pressure else "level"
+            name = names.setdefault((variable.vertical, variable.levels), f"{first}{suffix}")
+            attrs = {"standard_name": variable.vertical, "positive": "down", "axis": "Z"}
+            attrs["units"] = "hPa" if on_pressure else "1"
+            values = np.asarray(variable.levels) / (100.0 if on_pressure else 1.0)
+            found[variable] = (name, (name, values, attrs))
     return found
 
 

@@ -30,8 +30,8 @@ from xappa.observe.registry import (
 )
 from xappa.observe.rows import Rows
 from xappa.observe.simulate import observation_noise, simulate
+from xappa.observe.sources import from_bufr, from_frame, from_ioda
 from xappa.observe.spec import ObservationSpec, Status
-from xappa.observe.tables import from_frame
 
 __all__ = [
     "ObservationOperator",
@@ -41,7 +41,9 @@ __all__ = [
     "Rows",
     "Status",
     "equal_area_stations",
+    "from_bufr",
     "from_frame",
+    "from_ioda",
     "geostationary",
     "get_operator",
     "gridded_orbiter",

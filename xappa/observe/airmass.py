@@ -74,14 +74,13 @@ def _predictor(
         attrs = {"xappa_operator": name}
     array = xr.DataArray(found.array.variable, found.array.coords, name=name)
     array.attrs = attrs
-    on_levels = positions.pressure is not None
     try:
         match = match_quantity(
             array,
             state,
-            on_levels=on_levels,
+            vertical=None if positions.axes.vertical is None else positions.vertical,
             where=found.where,
-            says=said_names(found, on_levels=on_levels),
+            says=said_names(found, on_levels=positions.pressure is not None),
         )
         arguments = read_arguments(found, match.arguments, positions.pressure)
     except XappaError as error:
@@ -102,6 +101,7 @@ def _predictor(
         units=match.units,
         state_units=match.units,
         pressure=positions.pressure,
+        level=positions.level,
         status=np.full(spec.size, Status.USED, np.int8),
         columns=match.columns,
         arguments=arguments,

@@ -79,6 +79,7 @@ def duplicates(
     positions: Positions,
     values: np.ndarray,
     arguments: Mapping[str, np.ndarray],
+    usable: np.ndarray,
 ) -> np.ndarray:
     """Tell which elements repeat an earlier one: the same value at the same place and time.
 
@@ -93,6 +94,8 @@ def duplicates(
         (n,)
     arguments
         (n,) or (n, K), what else they say of themselves.
+    usable
+        (n,) bool, which elements count.
 
     Returns
     -------
@@ -113,9 +116,10 @@ def duplicates(
             columns.append(np.broadcast_to(index, array.shape).reshape(-1))
     import pandas as pd
 
-    known = np.isfinite(values)
-    repeated = pd.DataFrame(dict(enumerate(columns))).duplicated().to_numpy()
-    return np.asarray(repeated & known)
+    table = pd.DataFrame(dict(enumerate(columns)))[usable]
+    repeated = np.zeros(usable.shape, bool)
+    repeated[usable] = table.duplicated().to_numpy()
+    return repeated
 
 
 def swapped_positions(latitude: np.ndarray, longitude: np.ndarray, grid: Grid) -> list[str]:

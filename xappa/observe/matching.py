@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from xappa.cf import Quantity, identify
+from xappa.cf import PRESSURE, SIGMA, Quantity, identify
 from xappa.cf import standard_name as stated_name
 from xappa.cf.names import NEAR_SURFACE
 from xappa.errors import CoordinateError, OperatorError, UnknownQuantityError, XappaError
@@ -35,6 +35,10 @@ OPERATOR_ATTRIBUTE = "xappa_operator"
 ALTITUDE = "altitude"
 BY_ALTITUDE = ("at_altitude", "at_hypsometric_altitude")
 """Operators that find the place of an altitude among pressure levels."""
+BY_SIGMA = "at_pressure_on_sigma"
+"""The operator that finds the place of a pressure among sigma levels."""
+ON_SIGMA = (BY_SIGMA, "at_altitude")
+"""Operators that take columns on sigma levels as well."""
 HEIGHT_TOLERANCE = 1.0
 """Metres by which the heights of two near-surface quantities may differ (1.5 m and 2 m)."""
 
@@ -74,7 +78,7 @@ def match_quantity(
     array: xr.DataArray,
     state: StateSpec,
     *,
-    on_levels: bool,
+    vertical: str | None,
     where: str,
     says: Collection[str] = (),
 ) -> Match:
@@ -86,8 +90,8 @@ def match_quantity(
         The observations, with their attributes.
     state
         What the state holds.
-    on_levels
-        Whether the array has a pressure coordinate.
+    vertical
+        What the array's vertical coordinate is (`xappa.cf.vertical`), None without one.
     where
         How messages call the array.
     says
@@ -107,14 +111,17 @@ def match_quantity(
     asked = array.attrs.get(OPERATOR_ATTRIBUTE)
     if asked is not None and asked != "identity":
         operator = get_operator(str(asked), where=where)
-        return _registered(operator, array, quantity, state, on_levels, says)
+        return _registered(operator, array, quantity, state, vertical, says)
     if quantity is not None:
         named = [v for v in state.variables if v.standard_name == quantity.standard_name]
         if named:
-            if _by_altitude(named, quantity, on_levels, says):
+            if _by_altitude(named, quantity, vertical, says):
                 wanted = [get_operator(name) for name in BY_ALTITUDE]
-                return _first_that_fits(wanted, array, quantity, state, True, says)
-            chosen, more = _choose(named, quantity, on_levels, where)
+                return _first_that_fits(wanted, array, quantity, state, vertical, says)
+            if vertical == PRESSURE and _only_on_sigma(named, quantity):
+                wanted = [get_operator(BY_SIGMA)]
+                return _first_that_fits(wanted, array, quantity, state, vertical, says)
+            chosen, more = _choose(named, quantity, vertical, where)
             guesses += more
             return Match(
                 quantity.standard_name,
@@ -126,22 +133,33 @@ def match_quantity(
     for variable in state.variables:
         if variable.name == array.name and (quantity is None or variable.standard_name is None):
             guesses.append(f"taken for the state's {variable.name!r} by its name alone")
-            _choose([variable], None, on_levels, where)
+            _choose([variable], None, vertical, where)
             label = variable.standard_name or variable.name
             return Match(label, "identity", (variable,), variable.units, guesses=tuple(guesses))
     if asked is None and quantity is not None:
         known = operators_of(quantity.standard_name)
         if known:
-            return _first_that_fits(known, array, quantity, state, on_levels, says)
+            return _first_that_fits(known, array, quantity, state, vertical, says)
     raise _unknown(array, quantity, state, where)
 
 
 def _by_altitude(
-    named: Sequence[VariableSpec], quantity: Quantity, on_levels: bool, says: Collection[str]
+    named: Sequence[VariableSpec],
+    quantity: Quantity,
+    vertical: str | None,
+    says: Collection[str],
 ) -> bool:
     """Whether an altitude alone says where on the levels of a quantity observations are."""
-    alone = not on_levels and quantity.height is None and all(v.levels is not None for v in named)
+    alone = (
+        vertical is None and quantity.height is None and all(v.levels is not None for v in named)
+    )
     return alone and ALTITUDE in says
+
+
+def _only_on_sigma(named: Sequence[VariableSpec], quantity: Quantity) -> bool:
+    """Whether pressures have to be found among sigma levels, through the surface pressure."""
+    layered = [v for v in named if v.levels is not None]
+    return quantity.height is None and bool(layered) and all(v.vertical == SIGMA for v in layered)
 
 
 def _first_that_fits(
@@ -149,14 +167,14 @@ def _first_that_fits(
     array: xr.DataArray,
     quantity: Quantity,
     state: StateSpec,
-    on_levels: bool,
+    vertical: str | None,
     says: Collection[str],
 ) -> Match:
     """Match the first operator whose inputs the state holds, and whose arguments the array says."""
     problems: list[XappaError] = []
     for operator in operators:
         try:
-            return _registered(operator, array, quantity, state, on_levels, says)
+            return _registered(operator, array, quantity, state, vertical, says)
         except (OperatorError, CoordinateError) as error:
             problems.append(error)
     if len(problems) == 1:
@@ -181,7 +199,7 @@ def _registered(
     array: xr.DataArray,
     quantity: Quantity | None,
     state: StateSpec,
-    on_levels: bool,
+    vertical: str | None,
     says: Collection[str],
 ) -> Match:
     """Match each input of a registered operator."""
@@ -218,9 +236,11 @@ def _registered(
         column = given in operator.columns
         height = None if quantity is None or standard_name not in NEAR_SURFACE else quantity.height
         wanted = Quantity(standard_name, None if column else height, "")
-        chosen, more = _choose(named, wanted, on_levels or column, where)
+        chosen, more = _choose(named, wanted, _of_column(named) if column else vertical, where)
         if column and chosen.levels is None:
             raise _vertical_error(named, standard_name, "a column of it is needed", where)
+        if column and chosen.vertical != PRESSURE and operator.name not in ON_SIGMA:
+            raise _vertical_error(named, standard_name, "a column on pressure is needed", where)
         inputs.append(chosen)
         columns.append(column)
         guesses += more
@@ -244,11 +264,17 @@ def _registered(
     )
 
 
+def _of_column(named: Sequence[VariableSpec]) -> str:
+    """Return what the levels of a variable are; pressures if there are none."""
+    return next((v.vertical for v in named if v.levels is not None), PRESSURE)
+
+
 def _choose(
-    named: list[VariableSpec], quantity: Quantity | None, on_levels: bool, where: str
+    named: list[VariableSpec], quantity: Quantity | None, vertical: str | None, where: str
 ) -> tuple[VariableSpec, list[str]]:
     """Choose among variables of one standard name by the observation's vertical coordinate."""
-    layered = [variable for variable in named if variable.levels is not None]
+    on_levels = vertical is not None
+    layered = [v for v in named if v.levels is not None and vertical in (None, v.vertical)]
     single = [variable for variable in named if variable.levels is None]
     height = None if quantity is None else quantity.height
     what = "the quantity" if quantity is None else quantity.standard_name
@@ -274,7 +300,7 @@ def _choose(
             ]
     elif len(single) == 1:
         return single[0], []
-    got = "a pressure coordinate" if on_levels else "no pressure coordinate and no scalar height"
+    got = f"a coordinate of {vertical}" if on_levels else "no pressure and no scalar height"
     raise _vertical_error(named, what, got, where)
 
 
@@ -285,15 +311,20 @@ def _vertical_error(named: list[VariableSpec], what: str, got: str, where: str) 
         expected="; or ".join(_place(variable) for variable in named),
         got=got,
         remedy="give the observations a pressure coordinate (standard_name air_pressure, with "
-        "units), or a scalar coordinate 'height' in metres if they are near the ground",
+        "units) or that of the model's levels, or a scalar coordinate 'height' in metres if they "
+        "are near the ground",
     )
 
 
 def _place(variable: VariableSpec) -> str:
     if variable.levels is not None:
-        low, high = min(variable.levels) / 100, max(variable.levels) / 100
-        many = f"{len(variable.levels)} levels, {high:g} to {low:g} hPa"
-        return f"{variable.name!r} on {many if len(variable.levels) > 1 else f'{high:g} hPa'}"
+        if len(variable.levels) == 1:
+            return f"{variable.name!r} on {variable.describe_levels()}"
+        low, high = min(variable.levels), max(variable.levels)
+        ends = variable.describe_levels([high]), variable.describe_levels([low])
+        between = " to ".join(end.removesuffix(" hPa") for end in ends)
+        unit = " hPa" if variable.vertical == PRESSURE else ""
+        return f"{variable.name!r} on {len(variable.levels)} levels, {between}{unit}"
     at = "a single level" if variable.height is None else f"{variable.height:g} m"
     return f"{variable.name!r} at {at}"
 

@@ -9,13 +9,14 @@ import numpy as np
 import xarray as xr
 
 from xappa.cf import (
+    PRESSURE,
     Axes,
     convert_calendar,
     find_axes,
     holds_text,
-    pressure_levels,
     text_error,
     to_seconds,
+    vertical_levels,
 )
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.errors import CoordinateError
@@ -42,7 +43,11 @@ class Positions:
     has_time
         Whether the array has a time coordinate.
     pressure
-        (n,) Pa, or None without a vertical coordinate.
+        (n,) Pa, or None without a pressure coordinate.
+    level
+        (n,) values of a model's vertical coordinate, or None without one.
+    vertical
+        What the vertical coordinate is (`xappa.cf.vertical`).
     guesses
         What was assumed.
     axes
@@ -54,6 +59,8 @@ class Positions:
     time: np.ndarray
     has_time: bool
     pressure: np.ndarray | None
+    level: np.ndarray | None
+    vertical: str
     guesses: tuple[str, ...]
     axes: Axes
 
@@ -102,10 +109,10 @@ def read_positions(array: xr.DataArray, state: StateSpec, where: str) -> Positio
         ]
         why = ", ".join(said) or "no time coordinate"
         guesses.append(f"{why}: the observations belong to the only state")
-    pressure = None
+    at, vertical = None, PRESSURE
     if axes.vertical is not None:
-        levels, guess = pressure_levels(array.coords[axes.vertical])
-        pressure = elements(axes.vertical, np.asarray(levels))
+        levels, vertical, guess = vertical_levels(array.coords[axes.vertical])
+        at = elements(axes.vertical, np.asarray(levels))
         guesses += [] if guess is None else [guess]
     latitude, longitude = elements(axes.latitude), elements(axes.longitude)
     guesses += swapped_positions(latitude, longitude, state.grid)
@@ -114,7 +121,15 @@ def read_positions(array: xr.DataArray, state: StateSpec, where: str) -> Positio
         guesses.append(f"{int(impossible.sum())} latitudes beyond a pole: rejected")
         latitude[impossible] = np.nan
     return Positions(
-        latitude, longitude, time, axes.time is not None, pressure, tuple(guesses), axes
+        latitude,
+        longitude,
+        time,
+        axes.time is not None,
+        at if vertical == PRESSURE else None,
+        None if vertical == PRESSURE else at,
+        vertical,
+        tuple(guesses),
+        axes,
     )
 
 

@@ -221,6 +221,14 @@ def _at_hypsometric_altitude(
     return _linear_in_height(x, lowest + heights_above_lowest(t, p.log()), altitude)
 
 
+def _at_pressure_on_sigma(
+    x: Tensor, surface: Tensor, levels: Tensor, air_pressure: Tensor
+) -> Tensor:
+    """Interpolate linearly in the logarithm of pressure, which is sigma times surface pressure."""
+    sigma, x = _upward(levels, x)
+    return _linear_in_height(x, (-sigma.log()).expand(x.shape), (surface / air_pressure).log())
+
+
 def _linear_in_height(x: Tensor, height: Tensor, altitude: Tensor) -> Tensor:
     """Interpolate columns (..., n, L) to altitudes (n,); beyond the ends, the values there."""
     points = altitude.expand(height.shape[:-1])[..., None]
@@ -400,6 +408,14 @@ OPERATORS: tuple[RegisteredOperator, ...] = (
         _at_hypsometric_altitude,
         columns=("*", _T),
         arguments={"altitude": "m"},
+    ),
+    _operator(
+        "at_pressure_on_sigma",
+        {"*": None, _PS: "Pa"},
+        "*",
+        _at_pressure_on_sigma,
+        columns=("*",),
+        arguments=_PRESSURE,
     ),
     _operator(
         "toa_brightness_temperature",

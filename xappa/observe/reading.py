@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from xappa import units
-from xappa.errors import UnitsError, XappaError, XappaErrors, raise_all
+from xappa.errors import CoordinateError, UnitsError, XappaError, XappaErrors, raise_all
 from xappa.observe.airmass import air_mass
 from xappa.observe.arguments import read_arguments, said_names
 from xappa.observe.checks import duplicates
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from xappa.bridge import StateSpec
 
 __all__ = ["read_observations"]
+
+EXTRAPOLATE = "xappa_extrapolate"
 
 _T = TypeVar("_T")
 
@@ -133,7 +135,7 @@ def _read(
         match_quantity,
         array,
         state,
-        on_levels=positions.pressure is not None,
+        vertical=None if positions.axes.vertical is None else positions.vertical,
         where=where,
         says=said_names(found, on_levels=positions.pressure is not None),
     )
@@ -179,7 +181,8 @@ def _read(
     if structure is None:
         return None
     said = () if assumed is None else (assumed[1],)
-    spec = _spec(
+    spec = problems.attempt(
+        _spec,
         replace(found, guesses=(*found.guesses, *said)),
         match,
         positions,
@@ -190,6 +193,8 @@ def _read(
         extent,
         structure or None,
     )
+    if spec is None:
+        return None
     spec.status[far & (spec.status == Status.USED)] = Status.HEIGHT
     return problems.attempt(air_mass, spec, found, positions, state)
 
@@ -206,7 +211,7 @@ def _spec(
     structure: ErrorStructure | None,
 ) -> ObservationSpec:
     """Put the parts together and give each element its status."""
-    array = found.array
+    array, where = found.array, found.where
     flagged, flag_guesses = rejected_by_flags(array, found.dataset)
     status = np.zeros(array.size, np.int8)
     status[~np.isfinite(std)] = Status.NO_ERROR
@@ -216,7 +221,8 @@ def _spec(
     missing = np.isnan(values)
     # all of a network is missing so far: its flags say what will be
     status[missing & ~(flagged & missing.all())] = Status.MISSING
-    status[duplicates(array, positions, values, arguments) & (status == 0)] = Status.DUPLICATE
+    usable = status == Status.USED
+    status[duplicates(array, positions, values, arguments, usable)] = Status.DUPLICATE
     columns = match.columns or (False,) * len(match.inputs)
     layered = any(
         variable.levels is not None and not column
@@ -245,6 +251,8 @@ def _spec(
         longitude=positions.longitude,
         time=positions.time,
         pressure=positions.pressure if layered else None,
+        level=positions.level if layered else None,
+        extrapolates=_extrapolates(array, where),
         status=status,
         template=_template(array, match, own_units),
         guesses=tuple(dict.fromkeys(guess.removeprefix(own) for guess in guesses)),
@@ -256,6 +264,20 @@ def _spec(
         footprint=extent.footprint,
         structure=structure,
     )
+
+
+def _extrapolates(array: xr.DataArray, where: str) -> bool:
+    """Read whether values beyond the outermost levels are those there, as the user asked for."""
+    given = array.attrs.get(EXTRAPOLATE)
+    if given not in (None, "constant"):
+        raise CoordinateError(
+            "the attribute that asks for extrapolation cannot be read",
+            where=f"{where}, attribute {EXTRAPOLATE}",
+            expected="'constant': beyond the outermost levels, the values there",
+            got=repr(given),
+            remedy="drop it to reject observations beyond the levels",
+        )
+    return given is not None
 
 
 def _told_once(specs: list[ObservationSpec]) -> tuple[ObservationSpec, ...]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xappa.cf import PRESSURE, SIGMA
 from xappa.observe.footprint import area_weights, interval_weights
 from xappa.observe.spec import Status
 
@@ -168,15 +169,19 @@ def interpolate_times(time: np.ndarray, times: np.ndarray, has_time: bool = True
     return (*_between(np.where(inside, time, times[0]), times), inside)
 
 
-def interpolate_levels(pressure: np.ndarray, levels: Sequence[float]) -> Linear:
+def interpolate_levels(
+    pressure: np.ndarray, levels: Sequence[float], *, logarithmic: bool = True
+) -> Linear:
     """Return weights of linear interpolation in the logarithm of pressure.
 
     Parameters
     ----------
     pressure
-        (n,) Pa.
+        (n,) Pa, or values of another vertical coordinate.
     levels
-        (L,) Pa, in any order; the indices refer to this order.
+        (L,) the same, in any order; the indices refer to this order.
+    logarithmic
+        Whether to interpolate in the logarithm; level numbers are taken as they are.
 
     Returns
     -------
@@ -191,12 +196,15 @@ def interpolate_levels(pressure: np.ndarray, levels: Sequence[float]) -> Linear:
     """
     order = np.argsort(levels)
     levels_up = np.asarray(levels, dtype=np.float64)[order]
-    low, high = levels_up[0] * (1 - ROUNDING), levels_up[-1] * (1 + ROUNDING)
+    margin = ROUNDING * np.abs(levels_up).max() if not logarithmic else 0.0
+    low, high = levels_up[0] * (1 - ROUNDING) - margin, levels_up[-1] * (1 + ROUNDING) + margin
     inside = (pressure >= low) & (pressure <= high)
     if len(levels_up) == 1:
         return np.zeros((pressure.size, 1), np.int64), np.ones((pressure.size, 1)), inside
-    logs = np.log(levels_up)
-    index, weight = _between(np.log(np.where(inside, pressure, levels_up[0])), logs)
+    known = np.where(inside, pressure, levels_up[0])
+    if logarithmic:
+        known, levels_up = np.log(known), np.log(levels_up)
+    index, weight = _between(known, levels_up)
     return order[index], weight, inside
 
 
@@ -301,10 +309,15 @@ def _vertical(
 ) -> Linear:
     """Return channel indices and weights of one input."""
     first = state.slice_of(variable.name).start
-    if variable.levels is None or spec.pressure is None:
+    at = spec.pressure if variable.vertical == PRESSURE else spec.level
+    if variable.levels is None or at is None:
         index = np.full((select.size, 1), first, np.int64)
         return index, np.ones((select.size, 1)), np.ones(select.size, bool)
-    index, weight, inside = interpolate_levels(spec.pressure[select], variable.levels)
+    logarithmic = variable.vertical in (PRESSURE, SIGMA)
+    at, levels = at[select], np.asarray(variable.levels)
+    if spec.extrapolates:  # not where it is not known
+        at = np.clip(at, levels.min(), levels.max())
+    index, weight, inside = interpolate_levels(at, variable.levels, logarithmic=logarithmic)
     return first + index, weight, inside
 
 

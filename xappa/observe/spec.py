@@ -98,7 +98,11 @@ class ObservationSpec:
     time
         (n,) float64, seconds since 1970-01-01 in the state's calendar; NaN where unknown.
     pressure
-        (n,) float64, Pa, or None for quantities at a single level.
+        (n,) float64, Pa, or None for quantities at a single level or at a model's levels.
+    level
+        (n,) float64, values of the model's vertical coordinate, or None.
+    extrapolates
+        Whether beyond the outermost levels the values there are taken.
     status
         (n,) int8, values of `Status` as far as they are known without the trajectory's times.
     template
@@ -144,6 +148,8 @@ class ObservationSpec:
     arguments: Mapping[str, np.ndarray] = field(default_factory=dict)
     footprint: Footprint | None = None
     structure: ErrorStructure | None = None
+    level: np.ndarray | None = None
+    extrapolates: bool = False
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -193,7 +199,8 @@ class ObservationSpec:
             (self.name, self.quantity, self.operator, self.units, self.state_units),
             normalize_token(dict(self.parameters)),
             tuple(repr(variable) for variable in self.inputs),
-            normalize_token((*arrays, self.pressure, self.status)),
+            normalize_token((*arrays, self.pressure, self.level, self.status)),
+            self.extrapolates,
             normalize_token((self.columns, dict(self.arguments), self.footprint, self.structure)),
             normalize_token(labels),
         )

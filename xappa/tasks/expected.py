@@ -118,5 +118,5 @@ def with_true_predictors(operator: ObservationOperator, ds: xr.Dataset) -> Obser
 
 
 def _times(operator: ObservationOperator) -> np.ndarray | None:
-    """Times as `ObservationOperator.build` takes them."""
+    """Return times as `ObservationOperator.build` takes them."""
     return None if np.isnan(operator.times).all() else operator.times

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xappa import units
-from xappa.cf import from_seconds, timedelta_seconds, to_seconds
+from xappa.cf import PRESSURE, from_seconds, timedelta_seconds, to_seconds
 from xappa.diffusion.noise import generator
 from xappa.errors import ArgumentError
 from xappa.observe.networks.instruments import Channel, Instrument
@@ -67,9 +67,11 @@ def network(
     for channel in instrument.channels:
         own, at = dict(coords), list(dims)
         if channel.levels is not None:
-            first = "air_pressure" if not levels else f"air_pressure_{channel.variable.name}"
+            kind = channel.variable.vertical
+            label, unit = (kind, "Pa") if kind == PRESSURE else ("level", "1")
+            first = label if not levels else f"{label}_{channel.variable.name}"
             name = levels.setdefault(channel.levels, first)
-            own[name] = (name, np.array(channel.levels), about("air_pressure", "Pa", "down"))
+            own[name] = (name, np.array(channel.levels), about(kind, unit, "down"))
             at.insert(at.index(levels_before), name)
         elif height is not None:
             own["height"] = ((), height, about("height", "m", "up"))
