@@ -1,12 +1,11 @@
-"""Regridding: exactness, conservation, ESMF's own results, missing values, labels, laziness."""
+"""Regridding between rectilinear grids: exactness, conservation, missing values, labels."""
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,22 +17,17 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import xappa
 from xappa.errors import (
     ArgumentError,
-    BundleError,
-    CoordinateError,
     DataError,
     GridMismatchError,
-    GuessWarning,
     MissingDependencyError,
-    UnitsError,
-    VariableMismatchError,
     XappaWarning,
 )
 from xappa.grid import Grid
 from xappa.regrid import Regridder, bilinear_weights
-from xappa.testing import raise_if_dask_computes, weather
+from xappa.regrid.weights import cell_weights, longitude_bounds
+from xappa.testing import raise_if_dask_computes
 
 
 def _global(
@@ -217,6 +211,57 @@ def test_coverage_of_a_region() -> None:
     assert Regridder.build(rounded, cells, "conservative").covered.all()
 
 
+def test_means_over_cells_are_products_of_overlaps() -> None:
+    rng = np.random.default_rng(0)
+    n = 60
+    south, west = rng.uniform(-90, 90, n), rng.uniform(-400, 400, n)
+    north = np.minimum(south + rng.choice([0.0, -1.0, 1.0, 30.0, 200.0], n), 90.0)
+    width = rng.choice([0.0, 0.5, 40.0, 359.0, 360.0], n)
+    cells = np.stack([south, north, west, west + width], axis=1)
+    cells[0] = np.nan
+    for source in (*GLOBAL, UK):
+        weights = cell_weights(source, cells)
+        bounds = np.sin(np.deg2rad(np.sort(source.latitude_bounds)))
+        meridians = longitude_bounds(source)
+        for k in range(n):
+            low, high = np.sin(np.deg2rad(cells[k, :2]))
+            rows = np.clip(np.minimum(high, bounds[1:]) - np.maximum(low, bounds[:-1]), 0, None)
+            if source.latitude[0] > source.latitude[-1]:
+                rows = rows[::-1]
+            columns = sum(
+                np.clip(
+                    np.minimum(west[k] + width[k] + turn, meridians[1:])
+                    - np.maximum(west[k] + turn, meridians[:-1]),
+                    0,
+                    None,
+                )
+                for turn in 360.0 * np.arange(-3, 4)
+            )
+            area = (high - low) * width[k]
+            expected = np.outer(rows, columns).ravel() / area if area > 0 else np.zeros(source.size)
+            # slivers of 1e-10 of a cell are left out
+            np.testing.assert_allclose(weights[[k]].toarray()[0], expected, atol=2e-10)
+    assert cell_weights(UK, np.zeros((0, 4))).shape == (0, UK.size)
+
+
+@pytest.mark.parametrize("kind", ["points", "cells"])
+def test_memory_stays_within_what_is_returned(kind: str) -> None:
+    source = Grid(np.linspace(90, -90, 721), np.arange(0, 360, 0.25))
+    rng = np.random.default_rng(0)
+    n = 200_000 if kind == "points" else 20_000
+    lat, lon = rng.uniform(-89, 88, n), rng.uniform(-180, 360, n)
+    tracemalloc.start()
+    if kind == "points":
+        weights = bilinear_weights(source, lat, lon)
+    else:
+        weights = cell_weights(source, np.stack([lat, lat + 0.7, lon, lon + 0.7], axis=1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, atol=1e-9)
+    # a few arrays beside value and column; a dense row per cell would be 160 MB of shares alone
+    assert peak < 12 * (weights.data.nbytes + weights.indices.nbytes)
+
+
 # Missing values -----------------------------------------------------------------------------------
 
 
@@ -258,6 +303,7 @@ def _dataset(grid: Grid = UK) -> xr.Dataset:
     ds["index"] = ("time", np.arange(4.0), {"long_name": "an index"})
     ds["lat_bnds"] = (("lat", "nv"), np.zeros((grid.shape[0], 2)))
     ds["lat"].attrs |= {"bounds": "lat_bnds", "long_name": "rows"}
+    ds["t2m"].attrs |= {"GRIB_Nx": 49, "valid_range": [0.0, 1.0]}
     ds = ds.assign_coords(
         time=("time", np.arange(4), {"axis": "T"}),
         orography=(("lat", "lon"), np.ones(grid.shape)),
@@ -345,42 +391,6 @@ def test_regridding_leaves_torch_out() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# Files --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["bilinear", "conservative"])
-def test_weights_survive_netcdf(tmp_path: Path, method: str) -> None:
-    regridder = Regridder.build(GAUSSIAN, FINE, method)
-    path = regridder.save(tmp_path / "weights.nc")
-    assert Regridder.open(path) == regridder
-    assert set(xr.open_dataset(path).data_vars) == {"S", "row", "col"}
-
-
-def test_files_that_hold_no_weights(tmp_path: Path) -> None:
-    path = Regridder.build(UK, INSIDE_UK).save(tmp_path / "weights.nc")
-    good = xr.load_dataset(path)
-    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.nc"):
-        Regridder.open(tmp_path / "absent.nc")
-    (tmp_path / "text.nc").write_text("not NetCDF")
-    broken = {
-        "text.nc": (None, "a NetCDF file"),
-        "a.nc": (good.drop_vars("S"), "no S"),
-        "b.nc": (good.assign(col=good["col"] + 10**6), "indices from 1 to 1617"),
-        "c.nc": (good.assign(S=good["S"] * np.nan), "finite weights"),
-        "d.nc": (
-            good.drop_vars(["dst_lat", "dst_lon"]).assign(
-                dst_lat=("p", np.zeros(3)), dst_lon=("p", np.zeros(3))
-            ),
-            "rectilinear grids",
-        ),
-    }
-    for name, (ds, match) in broken.items():
-        if ds is not None:
-            ds.to_netcdf(tmp_path / name)
-        with pytest.raises(DataError, match=match):
-            Regridder.open(tmp_path / name)
-
-
 # Bad input ----------------------------------------------------------------------------------------
 
 
@@ -398,14 +408,6 @@ def test_bad_input() -> None:
     point = _on(UK, np.ones((1, 1)))[:1, :1]
     with pytest.raises(DataError, match="single point"):
         Regridder.build(point, point)(point.isel(lat=0, lon=0))
-    curvilinear = xr.Dataset(
-        coords={
-            "lat": (("y", "x"), np.zeros((2, 2)), {"standard_name": "latitude"}),
-            "lon": (("y", "x"), np.zeros((2, 2)), {"standard_name": "longitude"}),
-        }
-    )
-    with pytest.raises(CoordinateError, match="not rectilinear"):
-        Regridder.build(curvilinear, UK)
 
 
 def test_xesmf_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,203 +429,3 @@ def test_xesmf_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not asked["periodic"]
     assert asked["sizes"][0] == {"lat": 33, "lon": 49, "lat_b": 34, "lon_b": 50}
     assert abs(regridder.weights - Regridder.build(UK, INSIDE_UK).weights).max() == 0
-
-
-# ESMF ---------------------------------------------------------------------------------------------
-
-_ESMF = Path(
-    os.environ.get(
-        "XAPPA_ESMF_FIXTURES", Path(__file__).parents[2] / "shared" / "fixtures" / "esmf"
-    )
-)
-_FILES = sorted(_ESMF.glob("*__*.nc"))
-_NO_FILES = pytest.param(
-    None, marks=pytest.mark.skip(f"no ESMF weights in {_ESMF}: set XAPPA_ESMF_FIXTURES")
-)
-
-
-def _open_esmf(path: Path) -> xr.Dataset:
-    ds = xr.load_dataset(path)
-    if ds["dst_lat"].ndim != 1 or ds["dst_lat"].dims == ds["dst_lon"].dims:
-        pytest.skip(f"the target of {path.name} is not rectilinear")
-    return ds
-
-
-@pytest.mark.esmf
-@pytest.mark.parametrize("path", _FILES or [_NO_FILES], ids=lambda p: p and p.stem)
-def test_weight_files_of_esmf(path: Path) -> None:
-    ds = _open_esmf(path)
-    regridder = Regridder.open(path)
-    out = regridder(_on(regridder.source, ds["source_field"].values)).values
-    # the products are the same, their sums in another order
-    np.testing.assert_allclose(out, ds["regridded"], rtol=0, atol=1e-12 * float(np.ptp(out)))
-
-
-@pytest.mark.esmf
-@pytest.mark.parametrize("path", _FILES or [_NO_FILES], ids=lambda p: p and p.stem)
-def test_built_in_weights_agree_with_esmf(path: Path) -> None:
-    ds = _open_esmf(path)
-    method = str(ds.attrs["method"])
-    if method not in ("bilinear", "conservative"):
-        pytest.skip(f"{method} is not built in")
-    source, target = (
-        Grid(ds[f"{side}_lat"].values, ds[f"{side}_lon"].values) for side in ("src", "dst")
-    )
-    regridder = Regridder.build(source, target, method)
-    expected = ds["regridded"].values
-    out = regridder(_on(source, ds["source_field"].values)).values
-    # ESMF interpolates along straight lines in space, and bounds cells by great circles: on grids
-    # this coarse that is about 1e-3 of the field's range
-    scale = float(np.ptp(ds["source_field"].values))
-    both = regridder.covered & np.isfinite(expected)
-    assert both.mean() > 0.9 * np.isfinite(expected).mean()
-    assert np.abs(out - expected)[both].max() < 5e-3 * scale
-    assert not np.any(np.isnan(out) & both)
-    np.testing.assert_allclose(regridder.coverage[regridder.covered], 1.0, atol=1e-12)
-
-
-@pytest.mark.esmf
-@pytest.mark.parametrize("path", _FILES or [_NO_FILES], ids=lambda p: p and p.stem)
-def test_bilinear_weights_to_any_points_agree_with_esmf(path: Path) -> None:
-    ds = xr.load_dataset(path)
-    if ds.attrs["method"] != "bilinear":
-        pytest.skip(f"{path.name} is not bilinear")
-    lat, lon = ds["dst_lat"].values, ds["dst_lon"].values
-    if lat.ndim == 1 and ds["dst_lat"].dims != ds["dst_lon"].dims:
-        lat, lon = np.meshgrid(lat, lon, indexing="ij")
-    weights = bilinear_weights(Grid(ds["src_lat"].values, ds["src_lon"].values), lat, lon)
-    field, expected = ds["source_field"].values, ds["regridded"].values.ravel()
-    present = np.isfinite(expected)
-    np.testing.assert_allclose(weights.sum(axis=1)[present], 1.0, atol=1e-12)
-    assert np.abs(weights @ field.ravel() - expected)[present].max() < 5e-3 * np.ptp(field)
-
-
-# regrid_like --------------------------------------------------------------------------------------
-
-
-def _states(grid: Grid, levels: tuple[float, ...], times: int = 24, seed: int = 0) -> xr.Dataset:
-    """2 m temperature in K, and temperature on levels that is linear in log-pressure, in degC."""
-    rng = np.random.default_rng(seed)
-    time = np.datetime64("2001-01-01", "ns") + np.arange(times) * np.timedelta64(6, "h")
-    surface = 280 + rng.standard_normal((times, 1, 1)) + np.cos(np.deg2rad(grid.latitude))[:, None]
-    t2m = _on(grid, surface, standard_name="air_temperature", units="K")
-    t2m = t2m.assign_coords(time=("time", time, {"standard_name": "time"}))
-    logp = np.log(np.asarray(levels) / 1000)
-    aloft = (t2m - 273.15).expand_dims(level=list(levels), axis=1) + xr.DataArray(
-        30 * logp, dims="level"
-    )
-    ds = xr.Dataset({"t2m": t2m, "t": aloft})
-    ds["t2m"] = ds["t2m"].assign_attrs(t2m.attrs, long_name="2 metre temperature")
-    ds["t"].attrs = {"standard_name": "air_temperature", "units": "degC"}
-    ds["level"].attrs = {"units": "hPa", "standard_name": "air_pressure"}
-    return ds
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    coarse = Grid(np.arange(51.0, 58, 2), np.arange(-9.0, 2, 2))
-    rng = np.random.default_rng(5)
-    ds = _states(coarse, (850.0, 600.0), times=40)
-    ds = ds.map(lambda da: (da + 0.1 * rng.standard_normal(da.shape)).assign_attrs(da.attrs))
-    for name, units in (("t2m", "K"), ("t", "degC")):
-        ds[name].attrs = {"standard_name": "air_temperature", "units": units}
-    return xappa.fit_gaussian(ds, modes=2, localisation=None, name="coarse")
-
-
-@pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")
-@pytest.mark.parametrize("method", ["bilinear", "conservative"])
-def test_regrid_like(model: Any, method: str) -> None:
-    ds = _states(UK, (500.0, 700.0, 850.0, 1000.0)).transpose(..., "time")
-    ds["t"].encoding = {"scale_factor": 0.1, "dtype": "int16"}
-    ds["t"].attrs |= {"valid_min": 0.0, "GRIB_Nx": 49}
-    ds.attrs = {"title": "ERA5", "history": "made"}
-    ds["index"] = ("time", np.arange(24.0))
-    before = ds.copy(deep=True)
-    out = ds.appa.regrid_like(model, method=method)
-    xr.testing.assert_identical(ds, before)
-    assert list(out.data_vars) == ["t2m", "t", "index"]
-    assert out["t"].dims == ds["t"].dims
-    np.testing.assert_array_equal(out["lat"], model.spec.grid.latitude)
-    np.testing.assert_array_equal(out["lon"], model.spec.grid.longitude)
-    # the direction is the Dataset's own: upside down
-    assert out["level"].values.tolist() == [600.0, 850.0]
-    assert out["level"].attrs == ds["level"].attrs
-    assert out["t"].attrs == {"standard_name": "air_temperature", "units": "degC"}
-    assert not out["t"].encoding
-    xr.testing.assert_identical(out["index"], ds["index"])
-    assert out.attrs["history"].startswith(f"made\nxappa: regrid_like with model {model.label}")
-    assert f"method={method}" in out.attrs["history"]
-    # linear in log-pressure, so exact
-    difference = out["t"].sel(level=600.0) - out["t"].sel(level=850.0)
-    np.testing.assert_allclose(difference, 30 * np.log(600 / 850), rtol=1e-9)
-    # it fits: a task takes it
-    assert out.appa.encode(model)["latent"].notnull().all()
-
-
-@pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")
-def test_regrid_like_is_lazy_and_reuses_weights(model: Any, tmp_path: Path) -> None:
-    ds = _states(UK, (500.0, 1000.0))
-    regridder = Regridder.build(ds, model.spec.grid)
-    with raise_if_dask_computes():
-        lazy = ds.chunk({"time": 5, "lat": 8}).appa.regrid_like(model, method=regridder)
-    assert lazy["t"].chunks is not None
-    eager = ds.appa.regrid_like(str(model.save(tmp_path / "coarse")))
-    xr.testing.assert_allclose(lazy.compute(), eager, rtol=1e-12)
-    other = Regridder.build(UK, INSIDE_UK)
-    with pytest.raises(GridMismatchError, match="another grid than the model's"):
-        ds.appa.regrid_like(model, method=other)
-
-
-@pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")
-def test_levels_that_are_there_are_left_alone(model: Any) -> None:
-    ds = _states(model.spec.grid, (600.0, 700.0, 850.0))
-    out = ds.appa.regrid_like(model)
-    xr.testing.assert_equal(out["t"], ds["t"])
-    xr.testing.assert_equal(out["t2m"], ds["t2m"])
-    # Pa, missing values below ground: no interpolation towards what is missing
-    pascal = _states(model.spec.grid, (50000.0, 70000.0, 100000.0)).assign_coords(
-        level=("level", [50000, 70000, 100000], {"units": "Pa", "standard_name": "air_pressure"})
-    )
-    pascal["t"] = pascal["t"].where(pascal["level"] < 1e5)
-    out = pascal.appa.regrid_like(model)
-    assert out["level"].values.tolist() == [60000, 85000]
-    assert out["level"].dtype == pascal["level"].dtype
-    assert out["t"].isel(level=0).notnull().all()
-    assert out["t"].isel(level=1).isnull().all()
-
-
-def test_regrid_like_refuses(model: Any) -> None:
-    ds = _states(UK, (500.0, 700.0, 850.0, 1000.0))
-    with pytest.raises(VariableMismatchError, match="outside those of the Dataset: 600 hPa"):
-        ds.sel(level=[700.0, 850.0]).appa.regrid_like(model)
-    with pytest.raises(CoordinateError, match="levels are repeated"):
-        ds.isel(level=[0, 1, 1, 3]).appa.regrid_like(model)
-    with pytest.raises(VariableMismatchError, match="variable 't2m' of the state is not"):
-        ds.drop_vars("t2m").appa.regrid_like(model)
-    with pytest.raises(UnitsError, match="cannot be converted"):
-        ds.assign(t=ds["t"].assign_attrs(units="Pa")).appa.regrid_like(model)
-    small = ds.isel(lat=slice(8, None))  # up to 56 degrees: without one row of four
-    with pytest.raises(GridMismatchError, match=r"2\d\.?\d* % of its area, 6 of 24 points"):
-        small.appa.regrid_like(model)
-    with pytest.raises(ExceptionGroup, match=r"(?s)does not cover.*600 hPa"):
-        small.sel(level=[700.0, 850.0]).appa.regrid_like(model)
-    with pytest.raises(ArgumentError, match="no model was given"):
-        ds.appa.regrid_like(None)
-    with pytest.raises(BundleError, match="no model 'nowhere'"):
-        ds.appa.regrid_like("nowhere")
-    with pytest.raises(ArgumentError, match="'raise' or 'nan'"):
-        ds.appa.regrid_like(model, outside="ignore")
-
-
-@pytest.mark.filterwarnings("ignore::xappa.errors.GuessWarning")
-def test_outside_can_be_missing(model: Any) -> None:
-    small = _states(UK, (600.0, 850.0)).isel(lat=slice(8, None))
-    out = small.appa.regrid_like(model, outside="nan")
-    assert out["t2m"].isel(time=0, lon=0).isnull().values.tolist() == [False, False, False, True]
-
-
-def test_guesses_are_said() -> None:
-    ds = weather(times=40)
-    model = xappa.fit_gaussian(ds, modes=2, localisation=None)
-    with pytest.warns(GuessWarning, match="t2m"):
-        weather(latitudes=12, longitudes=20).drop_vars("height").appa.regrid_like(model)

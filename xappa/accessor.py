@@ -206,13 +206,16 @@ class AppaAccessor:
 
     def regrid_like(
         self,
-        model: Model | str | Path,
+        model: Model | str | Path | xr.Dataset | xr.DataArray,
         *,
         method: str | Regridder = "bilinear",
         skipna: bool = False,
         outside: Literal["raise", "nan"] = "raise",
     ) -> xr.Dataset:
-        """Bring the Dataset to a model's grid and levels; see `xappa.tasks.regrid.regrid_like`."""
+        """Bring the Dataset to the grid and levels of a model, or of another Dataset.
+
+        See `xappa.tasks.regrid.regrid_like`.
+        """
         from xappa.tasks.regrid import regrid_like
 
         return regrid_like(self._obj, model, method=method, skipna=skipna, outside=outside)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import partial as bind
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xappa.regrid.weights import TOLERANCE
+from xappa.regrid.weights import uncovered
 
 __all__ = ["apply_weights", "can_average"]
 
@@ -23,10 +23,17 @@ def can_average(variable: Any) -> bool:
 
 
 def _contract(
-    data: npt.NDArray[Any], *, weights: Any, shape: Sequence[int], skipna: bool, dtype: Any
+    data: npt.NDArray[Any],
+    *,
+    weights: Any,
+    old: int,
+    shape: Sequence[int],
+    skipna: bool,
+    partial: bool,
+    dtype: Any,
 ) -> npt.NDArray[Any]:
-    """Apply weights to the last dimensions, flattened; see `apply_weights`."""
-    outer = data.shape[: data.ndim - len(shape)]
+    """Apply weights to the last `old` dimensions, flattened; see `apply_weights`."""
+    outer = data.shape[: data.ndim - old]
     x = data.reshape(-1, weights.shape[1]).T
     missing = np.isnan(x)
     some = bool(missing.any())
@@ -37,7 +44,7 @@ def _contract(
         scale = np.where(np.abs(share - 1.0) < 1e-12, 1.0, np.where(share > 1e-9, share, np.nan))
         y = y / scale
     else:
-        bad = weights.sum(axis=1)[:, None] < 1.0 - TOLERANCE
+        bad = uncovered(weights, partial)[:, None]
         if some:
             bad = bad | (abs(weights) @ missing.astype(np.float64) > 0)
         y = np.where(bad, np.nan, y)
@@ -47,9 +54,11 @@ def _contract(
 def apply_weights(
     variable: xr.Variable,
     weights: Any,
-    sizes: dict[str, int],
+    sizes: Mapping[str, int],
     *,
+    along: Sequence[str] | None = None,
     skipna: bool = False,
+    partial: bool = False,
 ) -> xr.Variable:
     """Apply a sparse matrix along dimensions of a variable.
 
@@ -58,12 +67,18 @@ def apply_weights(
     variable
         Numbers; dask-backed ones stay lazy.
     weights
-        scipy.sparse array (target, source) over the raveled dimensions in `sizes`.
+        scipy.sparse array (target, source) over raveled dimensions.
     sizes
-        The dimensions, in the order in which they are raveled, with their new sizes.
+        The new dimensions, in the order in which they are raveled, with their sizes.
+    along
+        The dimensions that they replace, in the order in which they are raveled; by default those
+        of the same names.
     skipna
         Whether to average what is present. By default a target that is not wholly covered by
         present values is missing.
+    partial
+        Whether a target that is covered in part has the sum over that part, rather than being
+        missing.
 
     Returns
     -------
@@ -71,17 +86,36 @@ def apply_weights(
     float64 otherwise.
     """
     dtype = variable.dtype if variable.dtype.kind in "fc" else np.dtype(np.float64)
-    dims = list(sizes)
+    new = list(sizes)
+    old = new if along is None else list(along)
     shape = tuple(sizes.values())
+    contract = bind(
+        _contract,
+        weights=weights,
+        old=len(old),
+        shape=shape,
+        skipna=skipna,
+        partial=partial,
+        dtype=dtype,
+    )
     out = xr.apply_ufunc(
-        partial(_contract, weights=weights, shape=shape, skipna=skipna, dtype=dtype),
+        contract,
         variable,
-        input_core_dims=[dims],
-        output_core_dims=[dims],
-        exclude_dims=set(dims),
+        input_core_dims=[old],
+        output_core_dims=[new],
+        exclude_dims=set(old),
         dask="parallelized",
         output_dtypes=[dtype],
-        dask_gufunc_kwargs={"output_sizes": sizes, "allow_rechunk": True},
+        dask_gufunc_kwargs={"output_sizes": dict(sizes), "allow_rechunk": True},
         keep_attrs=True,
     )
-    return out.transpose(*variable.dims)  # type: ignore[no-any-return]
+    return out.transpose(*_order(variable.dims, old, new))  # type: ignore[no-any-return]
+
+
+def _order(dims: Sequence[Any], old: Sequence[str], new: Sequence[str]) -> list[Any]:
+    """Return dimensions with `new` where `old` are: one by one, or all where the first one is."""
+    if len(old) == len(new):
+        swap = dict(zip(old, new, strict=True))
+        return [swap.get(dim, dim) for dim in dims]
+    first = next(k for k, dim in enumerate(dims) if dim in old)
+    return [*dims[:first], *new, *(dim for dim in dims[first:] if dim not in old)]

@@ -1,4 +1,4 @@
-"""The regridder: a sparse map between two grids, built once and applied many times."""
+"""The regridder: a sparse map between two domains, built once and applied many times."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import xarray as xr
 
-from xappa.cf import Axes, find_axes
-from xappa.errors import ArgumentError, DataError, GridMismatchError, XappaWarning, warn
+from xappa.errors import ArgumentError, DataError, XappaWarning, warn
 from xappa.grid import Grid
 from xappa.regrid.apply import apply_weights, can_average
-from xappa.regrid.files import read_weights, write_weights
-from xappa.regrid.weights import TOLERANCE, build_weights
+from xappa.regrid.build import build_weights
+from xappa.regrid.domains import Domain, domain_of, lasting
+from xappa.regrid.files import Weights, read_weights, write_weights
+from xappa.regrid.labels import Horizontal
+from xappa.regrid.weights import uncovered
 from xappa.units import dequantify, quantified_units, requantify
+
+if TYPE_CHECKING:
+    from xappa.regrid.tensors import RegridOperator
 
 __all__ = ["Regridder"]
 
@@ -32,17 +37,21 @@ _ANONYMOUS = "__xappa_regrid__"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Regridder:
-    """A sparse linear map from one rectilinear grid to another.
+    """A sparse linear map from one domain to another.
 
     Parameters
     ----------
     weights
-        scipy.sparse array (target.size, source.size) over the raveled (lat, lon) grids. A row sums
-        to the covered share of its target.
+        scipy.sparse array (target.size, source.size) over the raveled domains. A row sums to the
+        covered share of its target.
     source, target
-        The grids.
+        Where values lie before and after: a `xappa.grid.Grid`, `Curvilinear` or `Places`.
     method
-        What the weights are: ``"bilinear"``, ``"conservative"`` or ``"xesmf:<method>"``.
+        What the weights are: ``"bilinear"``, ``"conservative"``, ``"xesmf:<method>"``, or what a
+        file says.
+    partial
+        Whether a target that is covered in part has the sum over that part, as from ESMF, rather
+        than being missing.
 
     Raises
     ------
@@ -62,9 +71,10 @@ class Regridder:
     """
 
     weights: Any
-    source: Grid
-    target: Grid
+    source: Domain
+    target: Domain
     method: str
+    partial: bool = False
 
     def __post_init__(self) -> None:
         weights = scipy.sparse.csr_array(self.weights, dtype=np.float64, copy=True)
@@ -79,6 +89,11 @@ class Regridder:
             )
         weights.sum_duplicates()
         weights.eliminate_zeros()
+        # one width of indices, so that equal weights have equal bits
+        small = max(weights.nnz, *weights.shape) < 2**31
+        width = np.dtype(np.int32 if small else np.int64)
+        parts = (weights.data, weights.indices.astype(width), weights.indptr.astype(width))
+        weights = scipy.sparse.csr_array(parts, shape=weights.shape)
         for array in (weights.data, weights.indices, weights.indptr):
             array.setflags(write=False)
         object.__setattr__(self, "weights", weights)
@@ -86,8 +101,8 @@ class Regridder:
     @classmethod
     def build(
         cls,
-        source: Grid | xr.Dataset | xr.DataArray,
-        target: Grid | xr.Dataset | xr.DataArray,
+        source: Domain | xr.Dataset | xr.DataArray,
+        target: Domain | xr.Dataset | xr.DataArray,
         method: str = "bilinear",
     ) -> Regridder:
         """Make the weights.
@@ -95,33 +110,35 @@ class Regridder:
         Parameters
         ----------
         source, target
-            Grids, or objects on them.
+            Objects with coordinates of latitude and longitude: along two dimensions (a grid), both
+            along the same two (a curvilinear grid), or both along one (places); or a
+            `xappa.grid.Grid`, `Curvilinear` or `Places`.
         method
-            ``"bilinear"``, ``"conservative"``, or ``"xesmf:<method>"`` for the methods of xESMF.
+            ``"bilinear"`` from a rectilinear grid to any target; ``"conservative"`` between
+            rectilinear grids; or ``"xesmf:<method>"`` for all that xESMF can. Its conservative
+            methods want the corners of curvilinear cells as ``lat_b`` and ``lon_b``.
 
         Raises
         ------
         ArgumentError
-            If there is no such method.
+            If there is no such method, or not between such domains.
         CoordinateError
-            If a grid is not rectilinear.
+            If coordinates are missing, ambiguous or of other dimensions.
         MissingDependencyError
             If xESMF is asked for and is not installed.
         """
-        source, target = (
-            grid if isinstance(grid, Grid) else Grid.from_dataset(grid) for grid in (source, target)
-        )
-        return cls(build_weights(source, target, method), source, target, method)
+        weights = build_weights(source, target, method)
+        return cls(weights, domain_of(source), domain_of(target), method)
 
     @cached_property
     def coverage(self) -> Floats:
-        """(lat, lon) share of each target that the source covers, from 0 to 1."""
+        """(*target.shape) share of each target that the source covers, from 0 to 1."""
         return np.asarray(self.weights.sum(axis=1)).reshape(self.target.shape)
 
     @property
     def covered(self) -> Booleans:
-        """(lat, lon) whether each target is covered, to within the rounding of coordinates."""
-        return np.asarray(self.coverage >= 1.0 - TOLERANCE)
+        """(*target.shape) whether each target is covered, to within the rounding of coordinates."""
+        return ~uncovered(self.weights).reshape(self.target.shape)
 
     def __call__(self, obj: Labelled, *, skipna: bool = False) -> Labelled:
         """Regrid a DataArray, or all of a Dataset that lies on the grid.
@@ -129,24 +146,28 @@ class Regridder:
         Parameters
         ----------
         obj
-            On the source grid, in any order of dimensions. Dask-backed data stay lazy.
+            On the source, in any order of dimensions. Dask-backed data stay lazy.
         skipna
             Whether to average the values that are present and renormalise. By default a target is
-            missing if its weights touch a missing value, or if it is not wholly covered.
+            missing if its weights touch a missing value, or if it is not wholly covered (with
+            `partial`: not at all).
 
         Returns
         -------
         like `obj`
-            On the target grid, with the names, attributes, dtypes and order of dimensions of `obj`;
-            integers become float64. What varies along only one of latitude and longitude, such as
+            On the target, with the names, attributes, dtypes and order of dimensions of `obj`;
+            integers become float64, and what GRIB said of the old grid goes. A rectilinear target
+            takes the names that `obj` has for latitude and longitude; others bring their dimensions
+            and coordinates. What varies along only one of the dimensions of the source, such as
             their bounds, is dropped.
 
         Raises
         ------
         GridMismatchError
-            If `obj` is not on the source grid.
+            If `obj` is not on the source.
         DataError
-            If a DataArray holds no numbers, or flags.
+            If a DataArray holds no numbers, or flags; or a dimension of the target is there
+            already.
         """
         units = quantified_units(obj)
         plain: Any = dequantify(obj)
@@ -164,101 +185,112 @@ class Regridder:
         return requantify(ds[_ANONYMOUS].rename(plain.name), units)  # type: ignore[return-value]
 
     def _dataset(self, ds: xr.Dataset, skipna: bool) -> xr.Dataset:
-        axes = find_axes(ds)
-        self._check(Grid.from_dataset(ds, axes))
-        dims = [str(d) for a in (axes.latitude, axes.longitude) for d in ds[a].dims]
-        if len(dims) < 2:
-            raise DataError(
-                "a single point or line cannot be regridded",
-                where=f"{axes.latitude}, {axes.longitude}",
-                expected="dimensions of latitude and longitude",
-                got=f"dimensions {dims}",
-                remedy=f"ds.expand_dims({[axes.latitude, axes.longitude]})",
-            )
-        sizes = dict(zip(dims, self.target.shape, strict=True))
-        bounds = {c.attrs.get("bounds", c.encoding.get("bounds")) for c in ds.coords.values()}
-        touched = [n for n, v in ds.variables.items() if set(dims) & set(v.dims)]
+        change = Horizontal.of(ds, self.source, self.target)
+        touched = [n for n, v in ds.variables.items() if set(change.old) & set(v.dims)]
         new: dict[Hashable, xr.Variable] = {
-            n: apply_weights(ds.variables[n], self.weights, sizes, skipna=skipna)
+            n: self._variable(ds.variables[n], change, skipna)
             for n in touched
-            if set(dims) <= set(ds.variables[n].dims) and can_average(ds.variables[n])
+            if n not in change.stale
+            and set(change.old) <= set(ds.variables[n].dims)
+            and can_average(ds.variables[n])
         }
-        lost = [str(n) for n in touched if n in ds.data_vars and n not in {*new, *bounds}]
+        lost = [str(n) for n in touched if n in ds.data_vars and n not in {*new, *change.stale}]
         if lost:
             warn(f"cannot be regridded, and left out: {', '.join(lost)}", XappaWarning)
-        new |= _horizontal(ds, axes, self.target)
-        out = ds.drop_vars(touched).assign(new).set_coords([n for n in ds.coords if n in new])
-        return out[[n for n in ds.data_vars if n in out.variables]]
+        coords = [n for n in ds.coords if n in new]
+        out = ds.drop_vars(touched).assign(new).set_coords(coords).assign_coords(change.coords)
+        return out[[n for n in ds.data_vars if n in out.data_vars]]
 
-    def _check(self, grid: Grid) -> None:
-        mine = self.source
-        apart = np.inf
-        if grid.shape == mine.shape:
-            east = (grid.longitude - mine.longitude + 180.0) % 360.0 - 180.0
-            steps = [np.abs(np.diff(x)) for x in (mine.latitude, mine.unwrapped_longitude)]
-            spacing = min((s.min() for s in steps if s.size), default=1.0)
-            north = grid.latitude - mine.latitude
-            apart = max(np.abs(north).max(), np.abs(east).max()) / spacing
-        if apart > TOLERANCE:
-            raise GridMismatchError(
-                "the object is not on the grid that the weights are for",
-                expected=repr(mine),
-                got=repr(grid),
-                remedy="make weights for its grid: Regridder.build(ds, target)",
-            )
+    def _variable(self, variable: xr.Variable, change: Horizontal, skipna: bool) -> xr.Variable:
+        out = apply_weights(
+            variable,
+            self.weights,
+            change.sizes,
+            along=change.old,
+            skipna=skipna,
+            partial=self.partial,
+        )
+        out.attrs = lasting(out.attrs)
+        if not isinstance(self.source, Grid):
+            # the projection of the source is not the target's
+            out.attrs.pop("grid_mapping", None)
+        return out
+
+    def operator(self) -> RegridOperator:
+        """Return the same map for tensors (..., *source.shape), differentiable, with its adjoint.
+
+        Targets that are missing in `__call__` are NaN, and take part in no gradient.
+        """
+        # torch is imported only where it is used
+        from xappa.regrid.tensors import RegridOperator
+
+        missing = uncovered(self.weights, self.partial)
+        return RegridOperator(self.weights, self.source.shape, self.target.shape, missing)
 
     def save(self, path: str | Path) -> Path:
-        """Write the weights and grids to a NetCDF file, in the layout of ESMF's weight files.
+        """Write the weights and both domains to a NetCDF file: S, row, col, as ESMF does.
 
         Parameters
         ----------
         path
             The file; an existing one is replaced.
         """
-        write_weights(path, self.weights, self.source, self.target, self.method)
+        made = Weights(self.weights, self.source, self.target, self.method, self.partial)
+        write_weights(path, made)
         return Path(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> Regridder:
-        """Read what `save` wrote, or an ESMF weight file between rectilinear grids.
+    def open(
+        cls,
+        path: str | Path,
+        source: Domain | xr.Dataset | xr.DataArray | None = None,
+        target: Domain | xr.Dataset | xr.DataArray | None = None,
+    ) -> Regridder:
+        """Read what `save` wrote, or a weight file of ESMF or xESMF; neither needs be installed.
+
+        Parameters
+        ----------
+        path
+            The file. Weights that xappa did not write give what ESMF gives, also for targets that
+            are covered in part (`partial`).
+        source, target
+            As for `build`; needed where the file does not hold them, as those of xESMF's
+            ``Regridder.to_netcdf``.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         DataError
-            If the file is damaged, holds no weights, or its grids are not rectilinear.
+            If the file is damaged, or holds no weights.
+        ArgumentError
+            If neither the file nor an argument says what the source or the target is.
+        GridMismatchError
+            If the file and an argument disagree.
         """
-        return cls(*read_weights(path))
+        return cls(*read_weights(path, source, target))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Regridder):
             return NotImplemented
-        return self.__dask_tokenize__() == other.__dask_tokenize__()
+        ends = self.source == other.source and self.target == other.target
+        return ends and self._bits() == other._bits()
 
     def __hash__(self) -> int:
-        return hash(self.__dask_tokenize__())
+        return hash(self._bits())
+
+    def _bits(self) -> tuple[Any, ...]:
+        arrays = (self.weights.data, self.weights.indices, self.weights.indptr)
+        return self.method, self.partial, *(array.tobytes() for array in arrays)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        arrays = (self.weights.data, self.weights.indices, self.weights.indptr)
-        grids = (self.source.__dask_tokenize__(), self.target.__dask_tokenize__())
-        return "xappa.Regridder", self.method, grids, *(array.tobytes() for array in arrays)
+        ends = (self.source.__dask_tokenize__(), self.target.__dask_tokenize__())
+        return "xappa.Regridder", ends, *self._bits()
 
     def __repr__(self) -> str:
-        share = 100.0 * float(np.average(self.covered, weights=self.target.area_weights()))
+        area = self.target.area_weights() if isinstance(self.target, Grid) else None
+        share = 100.0 * float(np.average(self.covered, weights=area))
         return (
             f"Regridder {self.method}, {share:.3g} % of the target covered,"
             f" {self.weights.nnz} weights\n  from {self.source!r}\n  to   {self.target!r}"
         )
-
-
-def _horizontal(ds: xr.Dataset, axes: Axes, target: Grid) -> dict[Hashable, xr.Variable]:
-    """Return the coordinates of the target under the names that the Dataset uses."""
-    out: dict[Hashable, xr.Variable] = {}
-    for role, unit in (("latitude", "degrees_north"), ("longitude", "degrees_east")):
-        name = getattr(axes, role)
-        stale = ("bounds", "actual_range", "valid_min", "valid_max", "valid_range")
-        attrs = {k: v for k, v in ds[name].attrs.items() if k not in stale}
-        attrs = {"standard_name": role, "units": unit} | attrs
-        out[name] = xr.Variable(ds[name].dims, np.array(getattr(target, role)), attrs)
-    return out

@@ -1,93 +1,90 @@
-"""`regrid_like`: a Dataset from another grid, brought to a model's grid and levels."""
+"""`regrid_like`: a Dataset from another grid, brought to a model's or Dataset's grid and levels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import scipy.sparse
 import xarray as xr
 
 from xappa.bridge import Layout, StateSpec
 from xappa.bridge.labels import clean_attrs
 from xappa.bridge.recognise import as_dataset, levels_of
-from xappa.cf import Axes, find_axes
+from xappa.cf import PRESSURE, Axes, find_axes
 from xappa.errors import (
     ArgumentError,
-    CoordinateError,
     GridMismatchError,
     GuessWarning,
     VariableMismatchError,
     XappaError,
-    XappaWarning,
     raise_all,
     warn,
 )
 from xappa.grid import Grid
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
-from xappa.regrid import Regridder, apply_weights, can_average
-from xappa.tasks.labels import finish
+from xappa.regrid import Regridder, agree, can_average, domain_of
+from xappa.regrid.domains import points_of
+from xappa.regrid.levels import Levels
+from xappa.tasks.labels import finish, versions
 from xappa.units import dequantify, quantified_units, requantify
 
 __all__ = ["regrid_like"]
 
-Floats = npt.NDArray[np.float64]
-
-# relative difference of pressures that are the same level
-_SAME = 1e-6
-
 
 def regrid_like(
     ds: xr.Dataset,
-    model: Model | str | Path,
+    model: Model | str | Path | xr.Dataset | xr.DataArray,
     *,
     method: str | Regridder = "bilinear",
     skipna: bool = False,
     outside: Literal["raise", "nan"] = "raise",
 ) -> xr.Dataset:
-    """Bring a Dataset from another grid to a model's grid and levels.
+    """Bring a Dataset from another grid to the grid and levels of a model or of another Dataset.
 
     Parameters
     ----------
     ds
-        Dataset that holds the model's variables on any rectilinear grid, in any units and order of
-        dimensions. Dask-backed data stay lazy.
+        Dataset on any rectilinear grid, in any units and order of dimensions; on any other where
+        `method` is a `Regridder` or xESMF's. To fit a model it holds the model's variables.
+        Dask-backed data stay lazy.
     model
-        The model, its name in the catalogue, or the path of its bundle.
+        The model, its name in the catalogue, or the path of its bundle; or a Dataset or DataArray
+        on the grid that is wanted: rectilinear, curvilinear, or places along one dimension.
     method
         ``"bilinear"``, ``"conservative"`` (area means; to a coarser grid), ``"xesmf:<method>"``,
-        or a `Regridder` from the Dataset's grid to the model's, to reuse its weights.
+        or a `Regridder` from the Dataset's grid to the other, to reuse its weights.
     skipna
         Whether to average the values that are present and renormalise. By default what touches a
         missing value is missing.
     outside
-        ``"nan"`` makes those points of the model's grid that the Dataset does not cover missing;
-        ``"raise"`` refuses them.
+        ``"nan"`` makes those points of the grid that the Dataset does not cover missing, also where
+        the weights come from ESMF; ``"raise"`` refuses them.
 
     Returns
     -------
     xarray.Dataset
-        ``ds`` with the model's latitudes and longitudes. Where the levels differ, those of the
-        model, in the direction of the Dataset's own; values are interpolated linearly in the
-        logarithm of pressure. Names, units, order of dimensions, dtypes, other coordinates and
-        other variables are those of ``ds``; integers become float64, and flags are left out with a
-        warning.
+        ``ds`` on the other grid. A model's levels come in the direction of the Dataset's own, and
+        levels besides them stay where the model's are among the Dataset's; another Dataset's
+        levels, if both have levels of pressure, come as they are there. Values are interpolated
+        linearly in the logarithm of pressure. Names, units, order of dimensions, dtypes, other
+        coordinates and other variables are those of ``ds``; integers become float64, and flags are
+        left out with a warning.
 
     Raises
     ------
     VariableMismatchError
         If variables are missing, or levels lie outside the Dataset's: extrapolation is refused.
     GridMismatchError
-        If the Dataset does not cover the model's grid; says how much of it.
+        If the Dataset does not cover the grid, says how much of it; or if weights that were given
+        are for other grids.
     UnitsError
         If units cannot be converted to the model's.
     CoordinateError
-        If the grid is not rectilinear, or levels are repeated.
+        If a grid is not recognised, or levels are repeated.
     ArgumentError, BundleError, MissingDependencyError
         If an argument is not one of the above, the model cannot be opened, or xESMF is missing.
 
@@ -99,48 +96,103 @@ def regrid_like(
     >>> model = xappa.fit_gaussian(coarse, modes=2)
     >>> dict(fine.appa.regrid_like(model).sizes)
     {'time': 40, 'latitude': 2, 'longitude': 3}
+    >>> dict(fine.appa.regrid_like(coarse).sizes)
+    {'time': 40, 'latitude': 2, 'longitude': 3}
     """
-    model = _model(model, ds, outside)
+    _check_outside(outside)
     original = as_dataset(ds)
     plain = dequantify(original)
     axes = find_axes(plain)
-    problems: list[XappaError] = []
-    regridder = _regridder(plain, axes, model.spec.grid, method)
-    if outside == "raise":
-        _check_coverage(regridder, skipna, problems)
-    try:
-        levels = _Levels.of(plain, axes, model.spec)
-    except VariableMismatchError as error:
-        problems.append(error)
-    raise_all(problems, "the Dataset cannot be brought to the model's grid")
-    layout = _handshake(plain, axes, model.spec, levels, regridder)
-    for guess in layout.guesses:
-        warn(guess, GuessWarning)
-    out = regridder(levels.apply(plain), skipna=skipna)
-    for variable in out.data_vars.values():
-        if layout.roles.latitude in variable.dims:
-            variable.attrs = clean_attrs(variable.attrs)
-    for entry in layout.fields:
-        out[entry.name].attrs = dict(entry.attrs)
-    out.attrs = clean_attrs(out.attrs)
-    out.encoding = {}
-    remember(model)
+    target: Grid | xr.Dataset | xr.DataArray
+    if isinstance(model, (xr.Dataset, xr.DataArray)):
+        target = dequantify(model)
+        wanted, exact = _levels_like(target, plain, axes), True
+    else:
+        model = _model(model, ds)
+        target = model.spec.grid
+        layered = [v for v in model.spec.variables if v.vertical == PRESSURE]
+        wanted, exact = [level for v in layered for level in v.levels or ()], False
+    regridder = _regridder(plain, target, method)
+    levels = _plan(plain, axes, regridder, (wanted, exact), skipna=skipna, outside=outside)
     facts = {"regrid_method": regridder.method}
     if levels.changes:
         facts["regrid_levels"] = "linear in log-pressure"
-    out = _finish(out, layout, model, facts)
+    if isinstance(model, (xr.Dataset, xr.DataArray)):
+        out = _written(_regridded(plain, axes, regridder, levels, skipna), facts)
+    else:
+        layout = _handshake(plain, axes, model.spec, levels, regridder)
+        for guess in layout.guesses:
+            warn(guess, GuessWarning)
+        out = _regridded(plain, axes, regridder, levels, skipna)
+        for entry in layout.fields:
+            out[entry.name].attrs = dict(entry.attrs)
+        remember(model)
+        out = _finish(out, layout, model, facts)
     return requantify(out, quantified_units(original))
 
 
-def _model(model: Any, ds: xr.Dataset, outside: str) -> Model:
-    if model is None:
-        raise ArgumentError(
-            "no model was given",
-            where="model=",
-            expected="a model, its name in the catalogue, or the path of its bundle",
-            got="None",
-            remedy="open one with xappa.open_model",
-        )
+def _plan(
+    ds: xr.Dataset,
+    axes: Axes,
+    regridder: Regridder,
+    wanted: tuple[Sequence[float], bool],
+    *,
+    skipna: bool,
+    outside: str,
+) -> Levels:
+    """Return what is to be done with the levels; raise all that stands in the way at once."""
+    problems: list[XappaError] = []
+    if outside == "raise":
+        _check_coverage(regridder, skipna, problems)
+    try:
+        levels = Levels()
+        if axes.vertical is not None and wanted[0]:
+            present, kind, _ = levels_of(ds, axes)
+            if kind == PRESSURE:
+                levels = Levels.between(ds[axes.vertical], present, *wanted)
+    except VariableMismatchError as error:
+        problems.append(error)
+    raise_all(problems, "the Dataset cannot be brought to the other grid")
+    return levels
+
+
+def _regridded(
+    ds: xr.Dataset, axes: Axes, regridder: Regridder, levels: Levels, skipna: bool
+) -> xr.Dataset:
+    out = regridder(levels.apply(ds), skipna=skipna)
+    horizontal = {*ds[axes.latitude].dims, *ds[axes.longitude].dims}
+    changed = [n for n in out.data_vars if horizontal & set(ds[n].dims)]
+    for name in [*changed, *([levels.name] if levels.changes else [])]:
+        out[name].attrs = clean_attrs(out[name].attrs)
+    out.attrs = clean_attrs(out.attrs)
+    out.encoding = {}
+    return out
+
+
+def _levels_like(like: xr.Dataset | xr.DataArray, ds: xr.Dataset, axes: Axes) -> list[float]:
+    """Return the levels (Pa) of another Dataset, none unless both have levels of pressure."""
+    theirs = find_axes(like)
+    if theirs.vertical is None or like[theirs.vertical].ndim != 1:
+        return []
+    if axes.vertical is None or ds[axes.vertical].ndim != 1:
+        return []
+    wanted, kind, _ = levels_of(like.coords.to_dataset(), theirs)
+    return list(wanted) if kind == PRESSURE else []
+
+
+def _written(ds: xr.Dataset, facts: Mapping[str, str]) -> xr.Dataset:
+    """Say in the attributes of a new Dataset how it was made; no model was needed."""
+    said = ", ".join(f"{key}={value}" for key, value in facts.items())
+    former = str(ds.attrs.get("history", ""))
+    line = f"xappa: regrid_like ({said})"
+    own = {k: v for k, v in ds.attrs.items() if not str(k).startswith("xappa_")}
+    made = {f"xappa_{key}": value for key, value in facts.items()}
+    history = f"{former}\n{line}" if former else line
+    ds.attrs = own | made | {"xappa_versions": versions(), "history": history}
+    return ds
+
+
+def _check_outside(outside: str) -> None:
     if outside not in ("raise", "nan"):
         raise ArgumentError(
             "unknown treatment of what the Dataset does not cover",
@@ -149,21 +201,36 @@ def _model(model: Any, ds: xr.Dataset, outside: str) -> Model:
             got=repr(outside),
             remedy="choose one of these",
         )
+
+
+def _model(model: Any, ds: xr.Dataset) -> Model:
+    if model is None:
+        raise ArgumentError(
+            "no model was given",
+            where="model=",
+            expected="a model, its name in the catalogue, the path of its bundle, or a Dataset",
+            got="None",
+            remedy="open one with xappa.open_model",
+        )
     return resolve(model, ds)[0]
 
 
-def _regridder(ds: xr.Dataset, axes: Axes, target: Grid, method: str | Regridder) -> Regridder:
+def _regridder(
+    ds: xr.Dataset, target: Grid | xr.Dataset | xr.DataArray, method: str | Regridder
+) -> Regridder:
     if not isinstance(method, Regridder):
-        return Regridder.build(Grid.from_dataset(ds, axes), target, method)
-    if method.target != target:
+        return Regridder.build(ds, target, method)
+    there = domain_of(target)
+    if not agree(method.target, there):
         raise GridMismatchError(
-            "the weights lead to another grid than the model's",
+            "the weights lead to another grid than the model's or Dataset's",
             where="method=",
-            expected=repr(target),
+            expected=repr(there),
             got=repr(method.target),
-            remedy="make them for this model: Regridder.build(ds, model.spec.grid)",
+            remedy="make them for it: Regridder.build(ds, target)",
         )
-    return method
+    # with the labels of this target; what is covered in part is not covered
+    return replace(method, target=there, partial=False)
 
 
 def _check_coverage(regridder: Regridder, skipna: bool, problems: list[XappaError]) -> None:
@@ -171,14 +238,15 @@ def _check_coverage(regridder: Regridder, skipna: bool, problems: list[XappaErro
     absent = regridder.coverage == 0.0 if skipna else ~regridder.covered
     if not absent.any():
         return
-    share = float(np.average(absent, weights=target.area_weights()))
-    row, column = np.argwhere(absent)[0]
+    area = target.area_weights() if isinstance(target, Grid) else None
+    share = float(np.average(absent, weights=area))
+    lat, lon = (x[absent.ravel()][0] for x in points_of(target))
     problems.append(
         GridMismatchError(
-            f"the Dataset does not cover the model's grid: {100 * share:.3g} % of its area,"
-            f" {int(absent.sum())} of {target.size} points, are missing",
-            where=f"first at {target.latitude[row]:g} degrees north,"
-            f" {target.longitude[column]:g} degrees east",
+            f"the Dataset does not cover the grid: {100 * share:.3g} % of its"
+            f" {'points' if area is None else 'area'}, {int(absent.sum())} of {target.size} points,"
+            " are missing",
+            where=f"first at {lat:g} degrees north, {lon:g} degrees east",
             expected=f"a grid around {target!r}",
             got=repr(regridder.source),
             remedy="take data of a larger region, or outside='nan' to make those points missing",
@@ -187,7 +255,7 @@ def _check_coverage(regridder: Regridder, skipna: bool, problems: list[XappaErro
 
 
 def _handshake(
-    ds: xr.Dataset, axes: Axes, spec: StateSpec, levels: _Levels, regridder: Regridder
+    ds: xr.Dataset, axes: Axes, spec: StateSpec, levels: Levels, regridder: Regridder
 ) -> Layout:
     """Return the layout of what will come out, found without touching any values."""
     import dask.array as da
@@ -204,101 +272,3 @@ def _handshake(
 def _finish(ds: xr.Dataset, layout: Layout, model: Model, facts: Mapping[str, str]) -> xr.Dataset:
     # without fields: regridding does not tell point values from means over time
     return finish(ds, replace(layout, fields=()), model, "regrid_like", **facts)
-
-
-class _Levels:
-    """Linear interpolation in the logarithm of pressure, from a Dataset's levels to a state's."""
-
-    def __init__(self, name: str, dim: str, values: Floats, weights: Any) -> None:
-        self.name, self.dim, self.values, self.weights = name, dim, values, weights
-
-    @property
-    def changes(self) -> bool:
-        """Whether there is anything to interpolate."""
-        return self.weights is not None
-
-    @classmethod
-    def of(cls, ds: xr.Dataset, axes: Axes, spec: StateSpec) -> _Levels:
-        """Return the interpolation that a Dataset needs.
-
-        Raises
-        ------
-        VariableMismatchError
-            If levels of the state lie outside those of the Dataset.
-        CoordinateError
-            If the Dataset's levels are no pressures along one dimension, or are repeated.
-        """
-        nothing = cls("", "", np.zeros(0), None)
-        wanted = np.unique([level for v in spec.variables for level in v.levels or ()])
-        if axes.vertical is None or not wanted.size:
-            return nothing
-        coord = ds[axes.vertical]
-        present = np.asarray(levels_of(ds, axes)[0])
-        near = np.isclose(wanted[:, None], present[None, :], rtol=_SAME, atol=1e-3)
-        if near.any(axis=1).all():
-            return nothing
-        low, high = present.min() * (1 - _SAME), present.max() * (1 + _SAME)
-        beyond = wanted[(wanted < low) | (wanted > high)]
-        if beyond.size:
-            raise VariableMismatchError(
-                f"levels of the model lie outside those of the Dataset: {_hpa(beyond)} hPa",
-                where=axes.vertical,
-                expected=f"levels around {_hpa(wanted)} hPa",
-                got=f"{_hpa(present)} hPa",
-                remedy="add levels; extrapolation is refused",
-            )
-        if np.unique(present).size < present.size:
-            raise CoordinateError(
-                "levels are repeated",
-                where=axes.vertical,
-                expected="each level once",
-                got=f"{_hpa(present)} hPa",
-                remedy=f"drop them: ds.drop_duplicates('{coord.dims[0]}')",
-            )
-        if present[0] > present[-1]:
-            wanted = wanted[::-1]
-        # in the units that the coordinate has
-        values = np.round(wanted * (float(coord.values[0]) / present[0]), 9)
-        return cls(axes.vertical, str(coord.dims[0]), values, _log_pressure(present, wanted))
-
-    def apply(self, ds: xr.Dataset) -> xr.Dataset:
-        """Interpolate all numbers along the levels; drop what else lies along them."""
-        if not self.changes:
-            return ds
-        sizes = {self.dim: self.values.size}
-        along = [name for name, v in ds.variables.items() if self.dim in v.dims]
-        new = {
-            name: apply_weights(ds.variables[name], self.weights, sizes)
-            for name in along
-            if name in ds.data_vars and can_average(ds.variables[name])
-        }
-        coord = ds.variables[self.name]
-        bounds = coord.attrs.get("bounds", coord.encoding.get("bounds"))
-        lost = [str(n) for n in along if n in ds.data_vars and n not in {*new, bounds}]
-        if lost:
-            warn(f"cannot be interpolated, and left out: {', '.join(lost)}", XappaWarning)
-        new.pop(bounds, None)
-        attrs = {k: v for k, v in clean_attrs(coord.attrs).items() if k != "bounds"}
-        whole = coord.dtype.kind in "iu" and np.array_equal(self.values, np.round(self.values))
-        dtype = coord.dtype if whole or coord.dtype.kind == "f" else np.dtype(np.float64)
-        levels = xr.Variable(coord.dims, self.values.astype(dtype), attrs)
-        out = ds.drop_vars(along).assign(new).assign_coords({self.name: levels})
-        return out[[name for name in ds.data_vars if name in out.data_vars]]
-
-
-def _log_pressure(present: Floats, wanted: Floats) -> Any:
-    """Return the weights (wanted, present), exact where the levels agree."""
-    order = np.argsort(present)
-    x, t = np.log(present[order]), np.log(wanted)
-    j = np.clip(np.searchsorted(x, t, side="right") - 1, 0, x.size - 2)
-    s = (t - x[j]) / (x[j + 1] - x[j])
-    s = np.where(np.abs(t - x[j]) < _SAME, 0.0, np.where(np.abs(t - x[j + 1]) < _SAME, 1.0, s))
-    row = np.tile(np.arange(t.size), 2)
-    entries = (np.concatenate([1 - s, s]), (row, np.concatenate([order[j], order[j + 1]])))
-    weights = scipy.sparse.csr_array(entries, shape=(wanted.size, present.size))
-    weights.eliminate_zeros()
-    return weights
-
-
-def _hpa(levels: Floats) -> str:
-    return ", ".join(f"{level / 100:g}" for level in levels)
