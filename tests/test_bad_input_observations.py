@@ -16,6 +16,7 @@ from xappa.errors import (
     XappaError,
     XappaErrors,
 )
+from xappa.observe import register_operator, unregister_operator
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +62,24 @@ def guesses(operator) -> list[str]:
 
 def test_two_problems_are_caught_as_one_of_our_errors(ds, bare) -> None:
     with pytest.raises(XappaError, match=r"'m' cannot[\s\S]*error of observations") as caught:
-        ds.appa.operator(bare.assign_attrs(units="m"))
+        ds.appa.operator(bare.assign_attrs(units="m", error_std=-1.0))
     assert len(caught.value.exceptions) == 2
 
 
 def test_a_misspelt_name_of_an_error_is_one_problem(ds, bare) -> None:
     with pytest.raises(ErrorCovarianceError, match=r"names 't2n'[\s\S]*expected: air_temp"):
         ds.appa.operator(bare, error={"t2n": 0.5})
-    # One slip explains one array without error, not two.
-    two = {"a": bare, "b": bare.rename("other")}
-    with pytest.raises(ErrorCovarianceError, match="names 'c'"):
-        ds.appa.operator(two, error={"a": 0.5, "c": 0.5})
-    with pytest.raises(XappaErrors, match=r"observations 'a'[\s\S]*'b'[\s\S]*names 'c'") as caught:
-        ds.appa.operator(two, error={"c": 0.5})
+    # One slip explains one array without error, not two, where there is no default.
+    register_operator("no_default", inputs=["air_temperature"], units="K")(lambda t: t)
+    try:
+        named = bare.assign_attrs(xappa_operator="no_default", standard_name="no_default")
+        two = {"a": named, "b": named.rename("other")}
+        with pytest.raises(ErrorCovarianceError, match="names 'c'"):
+            ds.appa.operator(two, error={"a": 0.5, "c": 0.5})
+        with pytest.raises(XappaErrors, match=r"'a'[\s\S]*'b'[\s\S]*names 'c'") as caught:
+            ds.appa.operator(two, error={"c": 0.5})
+    finally:
+        unregister_operator("no_default")
     assert len(caught.value.exceptions) == 3
     # Other problems stay.
     with pytest.raises(XappaErrors, match=r"'m' cannot[\s\S]*names 't2n'") as caught:
@@ -242,8 +248,11 @@ def test_units_of_the_column_of_errors(ds, table) -> None:
 def test_columns_of_errors_that_do_not_tell(ds, table, change) -> None:
     ds = ds.assign(msl=ds.t2m.assign_attrs(standard_name="air_pressure_at_mean_sea_level"))
     ds.msl.attrs["units"] = "Pa"
-    with pytest.raises(XappaError, match="the error of observations 't2m' is not known"):
-        ds.appa.operator(change(table))
+    operator = ds.appa.operator(change(table))
+    (said,) = [
+        guess for guess in guesses(operator) if "no error is given" in guess and "t2m" in guess
+    ]
+    assert "2 K assumed" in said
 
 
 # what is told

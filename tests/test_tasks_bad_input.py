@@ -18,6 +18,7 @@ from xappa.errors import (
     DataError,
     ErrorCovarianceError,
     GridMismatchError,
+    GuessWarning,
     MembersError,
     NoModelError,
     NoObservationsWarning,
@@ -163,7 +164,8 @@ def test_guidance_is_checked(setting) -> None:
 
 
 def test_unknown_observation_error(run, obs) -> None:
-    with pytest.raises(ErrorCovarianceError, match=r"not known[\s\S]*error=\{'t2m': 0.5\}"):
+    """A default is used, and that is said."""
+    with pytest.warns(GuessWarning, match=r"no error is given: 2 K assumed[\s\S]*pass error="):
         run(obs.drop_vars("error_std"))
 
 
