@@ -18,6 +18,7 @@ from xappa.observe.networks import (
     stations_from_table,
     visible,
 )
+from xappa.observe.regridding import with_weights
 from xappa.observe.sources import from_bufr, from_frame, from_ioda
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "random_stations",
     "stations_from_table",
     "visible",
+    "with_weights",
 ]

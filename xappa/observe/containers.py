@@ -204,6 +204,7 @@ def _observed(dataset: xr.Dataset) -> list[Any]:
             aside.update(str(about.get(key, "")).split())
     for data in dataset.data_vars.values():
         aside.update(ancillary_names(data))
+        aside.update(_named_in_attrs(data))
     return [
         name
         for name, data in dataset.data_vars.items()
@@ -212,6 +213,13 @@ def _observed(dataset: xr.Dataset) -> list[Any]:
         and not is_companion(data)
         and not any(key in data.attrs for key in STRUCTURAL)
     ]
+
+
+def _named_in_attrs(data: xr.DataArray) -> list[str]:
+    """Return names in attributes of xappa's: weights, correlations, arguments of operators."""
+    ours = ("xappa_", "error_correlation_", "bias_")
+    values = [v for k, v in data.attrs.items() if str(k).startswith(ours) and isinstance(v, str)]
+    return [name for value in values for name in value.split()]
 
 
 def choose_columns(

@@ -3,14 +3,18 @@
 ``cell_methods`` says over what (``time: mean``, ``area: mean``); the bounds of the coordinates say
 how far. Where an array has no bounds, attributes may: ``xappa_interval`` (such as ``"6h"``: up to
 the time of the observation) and ``xappa_footprint_radius`` (metres, or the name of a coordinate).
+``xappa_weights`` names variables of the Dataset (``"S row col src_lat src_lon"``, as in files of
+weights): any sparse map from the state's grid to the places of the observations.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse
 import xarray as xr
 
 from xappa import units
@@ -21,9 +25,13 @@ from xappa.observe.ancillary import on_elements
 from xappa.observe.containers import Found
 from xappa.observe.footprint import EXTREMES, Footprint
 
+if TYPE_CHECKING:
+    from xappa.bridge import StateSpec
+
 __all__ = ["Extent", "read_footprint"]
 
 INTERVAL, RADIUS = "xappa_interval", "xappa_footprint_radius"
+WEIGHTS = "xappa_weights"
 _OVER_TIME = ("mean", "sum", "maximum", "minimum")
 _OTHERS = ("median", "mid_range", "range", "standard_deviation", "variance")
 
@@ -40,8 +48,7 @@ def read_footprint(
     found: Found,
     axes: Axes,
     time: np.ndarray,
-    calendar: str,
-    step: float | None,
+    state: StateSpec,
     operator: str = "identity",
 ) -> Extent:
     """Read over what the elements of an array are means.
@@ -54,10 +61,8 @@ def read_footprint(
         Its coordinates.
     time
         (n,) seconds of its elements, in the state's calendar.
-    calendar
-        The state's calendar.
-    step
-        The state's time step in seconds, None where it has none.
+    state
+        Gives calendar, time step and grid.
     operator
         The observation operator: extremes are taken of state variables alone.
 
@@ -77,8 +82,12 @@ def read_footprint(
         return Extent(None, (f"cell_methods {said!r}: compared with point values",))
     interval = None
     if over_time in _OVER_TIME or INTERVAL in array.attrs:
-        interval = _interval(found, axes, time, calendar)
-    area = _area(found, axes) if over_area == "mean" or RADIUS in array.attrs else {}
+        interval = _interval(found, axes, time, state.calendar)
+    area: dict[str, Any] = {}
+    if WEIGHTS in array.attrs:
+        area = {"weights": _weights(found, axes, state.grid)}
+    elif over_area == "mean" or RADIUS in array.attrs:
+        area = _area(found, axes)
     lost = [
         name
         for name, wanted, got in (
@@ -94,7 +103,7 @@ def read_footprint(
     if interval is None and not area:
         return Extent(None, tuple(guesses))
     method = over_time if over_time in _OVER_TIME else "mean"
-    nodes = _nodes(interval, step) if extreme and interval is not None else 1
+    nodes = _nodes(interval, state.time_step) if extreme and interval is not None else 1
     footprint = Footprint(interval=interval, method=str(method), nodes=nodes, **area)
     return Extent(footprint, tuple(guesses))
 
@@ -188,6 +197,36 @@ def _cells(found: Found, axes: Axes) -> dict[str, np.ndarray]:
     flat = [_elements(xr.DataArray(side, dims=dims), found) for dims, side in sides]
     south, north = np.sort(np.stack(flat[:2]), axis=0)
     return {"box": np.stack([south, north, *flat[2:]], axis=1)}
+
+
+def _weights(found: Found, axes: Axes, grid: Grid) -> scipy.sparse.csr_array:
+    """Return the rows (n, grid.size) of the places of each element."""
+    array, names = found.array, str(found.array.attrs[WEIGHTS]).split()
+    dims = {d for n in (axes.latitude, axes.longitude) for d in array.coords[str(n)].dims}
+    shape = [n if dim in dims else 1 for dim, n in array.sizes.items()]
+    places = int(np.prod(shape))
+    got = f"{names}, of which the Dataset lacks some"
+    dataset = found.dataset
+    if dataset is not None and len(names) == 5 and set(names) <= set(dataset.variables):
+        value, row, col, lat, lon = (dataset[name].values for name in names)
+        size = lat.size * lon.size
+        inside = (row >= 1) & (row <= places) & (col >= 1) & (col <= size)
+        if value.shape == row.shape == col.shape and inside.all() and np.isfinite(value).all():
+            rows, columns = grid.match(lat, lon)
+            own = (rows[:, None] * grid.longitude.size + columns).ravel()
+            entries = (value.astype(np.float64), (row.astype(int) - 1, own[col.astype(int) - 1]))
+            matrix = scipy.sparse.csr_array(entries, shape=(places, grid.size))
+            which = np.broadcast_to(np.arange(places).reshape(shape), array.shape).ravel()
+            return scipy.sparse.csr_array(matrix[which])
+        got = "indices beyond the places or points, or weights that are not finite"
+    raise CoordinateError(
+        "the weights of the observations cannot be used",
+        where=f"{found.where}, attribute {WEIGHTS}",
+        expected="five variables of the Dataset: weights, places and points (from 1), and the "
+        f"latitudes and longitudes of the points; {places} places",
+        got=got,
+        remedy="attach them with xappa.obs.with_weights(obs, regridder)",
+    )
 
 
 def _radius(found: Found) -> np.ndarray:

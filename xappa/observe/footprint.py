@@ -40,7 +40,7 @@ _QUAD = 6
 #: Seconds by which an interval may reach beyond the states.
 _SECOND = 1.0
 #: What of a `Footprint` has a row for each observation.
-_ARRAYS = ("interval", "box", "radius", "corners")
+_ARRAYS = ("interval", "box", "radius", "corners", "weights")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,8 @@ class Footprint:
         (n,) metres, of a cap around the position.
     corners
         (n, v, 2) degrees, latitude and longitude of the corners of a pixel, in order.
+    weights
+        (n, grid.size) weights of regridding, as they were given.
     """
 
     interval: np.ndarray | None = None
@@ -69,6 +71,7 @@ class Footprint:
     radius: np.ndarray | None = None
     corners: np.ndarray | None = None
     nodes: int = 1
+    weights: scipy.sparse.csr_array | None = None
 
     @property
     def is_extreme(self) -> bool:
@@ -86,7 +89,7 @@ class Footprint:
     @property
     def has_area(self) -> bool:
         """Whether it extends in space."""
-        return any(part is not None for part in (self.box, self.radius, self.corners))
+        return any(part is not None for part in (self.box, self.radius, self.corners, self.weights))
 
     def take(self, select: np.ndarray) -> Footprint:
         """Return the footprint of some observations."""
@@ -107,6 +110,8 @@ class Footprint:
             said.append("mean over cells")
         if self.corners is not None:
             said.append("mean over pixels")
+        if self.weights is not None:
+            said.append("regridded by weights of its own")
         return ", ".join(said)
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
@@ -194,6 +199,8 @@ def area_weights(
         Rows sum to one where the area lies within the grid.
     inside : (n,) bool
     """
+    if footprint.weights is not None:
+        return _padded(footprint.weights)
     if footprint.box is not None:
         return _padded(cell_weights(grid, footprint.box))
     if footprint.corners is not None:

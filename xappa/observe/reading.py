@@ -147,8 +147,7 @@ def _read(
         found,
         positions.axes,
         positions.time,
-        state.calendar,
-        state.time_step,
+        state,
         match.operator,
     )
     raised = problems.attempt(at_station_height, found, match, positions, state, ground)
