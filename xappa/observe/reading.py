@@ -19,6 +19,7 @@ from xappa.observe.covariance import ErrorStructure
 from xappa.observe.defaults import default_error
 from xappa.observe.elevation import Orography, at_station_height
 from xappa.observe.error import (
+    ERROR_COORDINATE,
     ErrorArgument,
     has_error,
     not_by_slip,
@@ -253,7 +254,7 @@ def _spec(
         level=positions.level if layered else None,
         extrapolates=_extrapolates(array, where),
         status=status,
-        template=_template(array, match, own_units),
+        template=_template(found, match, own_units),
         guesses=tuple(dict.fromkeys(guess.removeprefix(own) for guess in guesses)),
         has_time=positions.has_time,
         quantified=found.quantified,
@@ -314,10 +315,13 @@ def _unit_guess(array: xr.DataArray, units_taken: str) -> list[str]:
     return [f"no units given: taken for {units_taken}, as in the state"]
 
 
-def _template(array: xr.DataArray, match: Match, own_units: str) -> xr.DataArray:
+def _template(found: Found, match: Match, own_units: str) -> xr.DataArray:
     """Return the labels of an array; its values are lazy and take no memory."""
     import dask.array
 
+    array = found.array
+    if found.settled:  # errors that were made here: components have different ones
+        array = array.drop_vars(ERROR_COORDINATE, errors="ignore")
     dummy = dask.array.full(array.shape, np.nan, chunks=array.shape or -1, dtype=np.float64)
     template = array.copy(data=dummy)
     template.attrs = dict(array.attrs, units=own_units)
