@@ -181,3 +181,28 @@ def test_a_learned_prior_knows_the_climatology(weather, day, obs) -> None:
 def test_controls_that_cannot_be(change) -> None:
     with pytest.raises(ArgumentError, match=f"bad {next(iter(change))}"):
         QualityControl(**change)
+
+
+def test_cycles_check_against_their_forecast(model, weather) -> None:
+    """An error that the climatology allows stands out against the forecast from 6 h before."""
+    window = weather.isel(time=slice(40, 48))
+    network = xappa.observe.random_stations(window, 12, variable="t2m", error=0.2, seed=3)
+    bad = window.appa.observe(network, seed=3)
+    bad[5, 4] += 5.0
+    settings = {
+        "start": window.time.values[0],
+        "stop": window.time.values[-1],
+        "step": "6h",
+        "members": 2,
+        "seed": 0,
+    }
+    rejected = []
+    for control in (None, QualityControl()):
+        counts = [
+            json.loads(analysis.attrs["xappa_observations"])["t2m"]
+            for analysis in xappa.cycle(model, bad, quality_control=control, **settings)
+        ]
+        rejected.append([c.get("departure", 0) + c.get("background", 0) for c in counts])
+    assert sum(rejected[0]) == 0
+    assert rejected[1][5] == 1
+    assert sum(rejected[1]) <= 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import xarray as xr
 
 from xappa.bridge import Layout, unpack
 from xappa.cf import timedelta_seconds
-from xappa.diffusion.markov import Initial
+from xappa.diffusion.markov import GaussianTrajectory, Initial
 from xappa.diffusion.noise import seed_of
 from xappa.errors import NoObservationsWarning, TimeStepError, warn
 from xappa.models.base import Model
@@ -25,9 +25,11 @@ from xappa.observe import ObservationOperator, ObservationSpec, Status, read_obs
 from xappa.progress import progress_bar
 from xappa.tasks.arguments import check_sampling, gaussian_model
 from xappa.tasks.assimilate import Settings
+from xappa.tasks.expected import with_predictors
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.posterior import check_exact
-from xappa.tasks.window import member_numbers
+from xappa.tasks.quality import QualityControl, controlled
+from xappa.tasks.window import Window, member_numbers
 
 __all__ = ["cycle"]
 
@@ -45,6 +47,7 @@ def cycle(
     error: Any = None,
     sampler: Any = None,
     guidance: Guidance | None = None,
+    quality_control: QualityControl | None = None,
     progress: bool | None = None,
 ) -> Iterator[xr.Dataset]:
     """Assimilate observations sequentially, yielding one analysis for each step.
@@ -68,6 +71,9 @@ def cycle(
         Time between analyses, a multiple of the model's time step.
     members, seed, method, error, sampler, guidance, progress
         As for ``assimilate``; the bar counts the cycles.
+    quality_control
+        As for ``assimilate``; the background of a cycle is the forecast from the one before.
+        Biases of platforms are estimated in each cycle anew.
 
     Yields
     ------
@@ -111,6 +117,7 @@ def cycle(
     specs = read_observations(obs, model.spec, error=error)
     numbers = member_numbers(members, Layout.of(times, model.spec))
     layout = Layout.of(times, model.spec)
+    specs = with_predictors(specs, model, Window.of(layout, model))
     warn_of_guesses(times, layout, model, specs)
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
     if not any(_count_between(spec, np.asarray(layout.times)) for spec in specs):
@@ -119,9 +126,16 @@ def cycle(
             NoObservationsWarning,
         )
     remember(model)
-    facts = {"start": str(start), "step": str(step), "settings": settings.describe()}
+    facts: dict[str, Any] = {
+        "start": str(start),
+        "step": str(step),
+        "settings": settings.describe(),
+        "quality_control": None if quality_control is None else asdict(quality_control),
+    }
     bar = progress_bar(progress, "cycle")
-    return _cycles(gaussian, specs, times, stride, settings, facts, bar)
+    seconds = np.asarray(layout.times)
+    posteriors = filtered(gaussian, specs, seconds, stride, quality_control)
+    return _cycles(gaussian, posteriors, times, stride, settings, facts, bar)
 
 
 def _times(model: GaussianModel, start: Any, stop: Any, step: Any) -> tuple[xr.Dataset, int]:
@@ -140,18 +154,16 @@ def _times(model: GaussianModel, start: Any, stop: Any, step: Any) -> tuple[xr.D
 
 def _cycles(
     model: GaussianModel,
-    specs: Sequence[ObservationSpec],
+    posteriors: Iterator[tuple[GaussianPosterior, int]],
     template: xr.Dataset,
     stride: int,
     settings: Settings,
     facts: Mapping[str, Any],
     bar: Callable[[Any], Any] | None,
 ) -> Iterator[xr.Dataset]:
-    seconds = np.asarray(Layout.of(template, model.spec).times)
     numbers, seed = settings.members, settings.seed
     done = 0
-    ends = range(0, len(seconds), stride)
-    posteriors = filtered(model, specs, seconds, stride)
+    ends = range(0, template.sizes["time"], stride)
     for _, (posterior, known) in zip(ends if bar is None else bar(ends), posteriors, strict=False):
         end = done + len(posterior.seconds) - known
         layout = Layout.of(template.isel(time=slice(done, end)), model.spec)
@@ -175,7 +187,11 @@ def _cycles(
 
 
 def filtered(
-    model: GaussianModel, specs: Sequence[ObservationSpec], seconds: np.ndarray, stride: int
+    model: GaussianModel,
+    specs: Sequence[ObservationSpec],
+    seconds: np.ndarray,
+    stride: int,
+    control: QualityControl | None = None,
 ) -> Iterator[tuple[GaussianPosterior, int]]:
     """Yield the posterior of each cycle, given the last states of the one before.
 
@@ -189,6 +205,8 @@ def filtered(
         Valid times of its states, shape (T,).
     stride
         States from one analysis to the next.
+    control
+        How the observations of a cycle are checked against the forecast from the one before.
 
     Yields
     ------
@@ -203,10 +221,18 @@ def filtered(
         # Observations up to the last analysis were used by it.
         used_until = seconds[done - 1] if done else -np.inf
         fresh = [_between(spec, used_until, window[-1]) for spec in specs]
-        operator = ObservationOperator.build(fresh, model.spec, window)
-        check_exact(model, operator)
         prior = model.process.trajectory(len(window), initial)
-        posterior = GaussianPosterior(model, operator, window, prior, Residual(model.residual))
+
+        def given(
+            specs: Sequence[ObservationSpec],
+            window: np.ndarray = window,
+            prior: GaussianTrajectory = prior,
+        ) -> GaussianPosterior:
+            operator = ObservationOperator.build(specs, model.spec, window)
+            return GaussianPosterior(model, operator, window, prior, Residual(model.residual))
+
+        posterior = given(fresh if control is None else controlled(fresh, given, control))
+        check_exact(model, posterior.operator)
         yield posterior, known
         initial = _carry(posterior, min(max(1, model.process.order), len(window)))
         done = end + 1
