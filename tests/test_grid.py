@@ -241,3 +241,11 @@ def test_distance() -> None:
     assert distance[-1, 1] == pytest.approx(0.0, abs=1e-6)
     small = Grid(np.array([0.0, 10.0]), np.array([0.0, 10.0]))
     np.testing.assert_allclose(small.distance(), small.distance().T)
+
+
+def test_longitudes_that_were_sorted_across_greenwich() -> None:
+    """What cfgrib makes of 352, 356, 0: the values are not sorted with them."""
+    with pytest.raises(CoordinateError, match=r"half of the globe[\s\S]*0, 352[\s\S]*cfgrib sorts"):
+        Grid(np.array([50.0, 40.0]), np.array([0.0, 352.0, 356.0]))
+    assert Grid(np.array([50.0, 40.0]), np.array([352.0, 356.0, 0.0])).shape == (2, 3)
+    assert Grid(np.array([50.0, 40.0]), np.array([0.0, 120.0, 240.0])).is_periodic

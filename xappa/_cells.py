@@ -68,6 +68,19 @@ def check_longitude(lon: Floats, unwrapped: Floats) -> None:
             got=f"{lon[k]:g}, {lon[k + 1]:g}",
             remedy="sort them: ds.sortby('longitude')",
         )
+    widest = np.diff(unwrapped).max() if lon.size > 2 else 0.0
+    if widest > 180.0:
+        k = int(np.diff(unwrapped).argmax())
+        raise CoordinateError(
+            "the longitudes leave out more than half of the globe between two neighbours",
+            where=f"longitude[{k}] and longitude[{k + 1}]",
+            expected="neighbours in space next to each other, across Greenwich too",
+            got=f"{lon[k]:g}, {lon[k + 1]:g}",
+            remedy="if values and labels belong together, "
+            "ds.assign_coords(longitude=(ds.longitude + 180) % 360 - 180).sortby('longitude'); but "
+            "cfgrib sorts the labels of such grids and not their values: then give the labels in "
+            "the order of the file, ds.assign_coords(longitude=[...])",
+        )
     span = unwrapped[-1] - unwrapped[0]
     smallest = np.diff(unwrapped).min() if lon.size > 1 else 360.0
     if span > 360.0 - 0.5 * min(smallest, 360.0):
