@@ -290,3 +290,49 @@ def test_the_adjoint_is_exact(state) -> None:
     w = torch.randn_like(y)
     (pulled,) = torch.autograd.grad(y, x, w)
     torch.testing.assert_close((y * w).sum(), (x * pulled).sum())
+
+
+def hexagons(**attrs) -> xr.Dataset:
+    """Hexagons, one of them across the seam, one with five corners, one without any."""
+    turn = np.radians(60 * np.arange(6))
+    centres = np.array([[50.0, 20.0], [10.0, 359.0], [-30.0, 100.0], [0.0, 0.0]])
+    lat = centres[:, :1] + 4 * np.sin(turn)
+    lon = (centres[:, 1:] + 4 * np.cos(turn)) % 360
+    lat[2, 5] = lon[2, 5] = np.nan
+    lat[3] = lon[3] = np.nan
+    base = {"standard_name": "air_temperature", "units": "K", "error_std": 1.0}
+    ds = xr.Dataset(
+        {"t": ("cell", np.full(4, 290.0), {**base, "cell_methods": "area: mean", **attrs})},
+        {
+            "latitude": ("cell", centres[:, 0], {"bounds": "lat_b"}),
+            "longitude": ("cell", centres[:, 1], {"bounds": "lon_b"}),
+            "time": hour(6),
+        },
+    )
+    return ds.assign(lat_b=(("cell", "v"), lat), lon_b=(("cell", "v"), lon))
+
+
+def test_polygons_are_the_cells_around_them(state) -> None:
+    operator = state.appa.operator(hexagons())
+    box = operator.specs[0].footprint.box
+    high = 4 * np.sin(np.radians(60))
+    np.testing.assert_allclose(box[0], [50 - high, 50 + high, 16.0, 24.0])
+    np.testing.assert_allclose((box[1, 2:] + 180) % 360 - 180, [-5.0, 3.0])
+    np.testing.assert_allclose(box[2], [-30 - high, -30 + high, 96.0, 104.0])
+    assert operator.status[0].tolist() == [0, 0, 0, Status.OUTSIDE_DOMAIN]
+    expected = area_weights(
+        Grid(state.latitude.values, state.longitude.values),
+        np.zeros(3),
+        np.zeros(3),
+        Footprint(box=box[:3]),
+    )
+    field = state.t.isel(time=1).values.ravel()
+    hx = (expected[1] * field[expected[0]]).sum(axis=1)
+    np.testing.assert_allclose(operator(state).t[:3], hx, rtol=1e-12)
+
+
+def test_bounds_of_which_the_numbers_differ(state) -> None:
+    obs = hexagons()
+    obs["lon_b"] = obs.lon_b.isel(v=slice(5)).rename(v="w")
+    with pytest.raises(CoordinateError, match="bounds of an area cannot be read"):
+        state.appa.operator(obs)

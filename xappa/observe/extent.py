@@ -1,7 +1,8 @@
 """What metadata say of the areas and intervals that observations are means of.
 
 ``cell_methods`` says over what (``time: mean``, ``area: mean``); the bounds of the coordinates say
-how far. Where an array has no bounds, attributes may: ``xappa_interval`` (such as ``"6h"``: up to
+how far: two sides, four corners of a pixel, or any other polygon, of which the cell around it is
+taken. Where an array has no bounds, attributes may: ``xappa_interval`` (such as ``"6h"``: up to
 the time of the observation) and ``xappa_footprint_radius`` (metres, or the name of a coordinate).
 ``xappa_weights`` names variables of the Dataset (``"S row col src_lat src_lon"``, as in files of
 weights): any sparse map from the state's grid to the places of the observations.
@@ -165,15 +166,30 @@ def _area(found: Found, axes: Axes) -> dict[str, np.ndarray]:
     if len(sides[0]) == len(sides[1]) == 2:
         south, north = np.sort(np.stack(sides[0]), axis=0)
         return {"box": np.stack([south, north, *sides[1]], axis=1)}
-    if len(sides[0]) == len(sides[1]) == 4:
-        return {"corners": np.stack([np.stack(side, axis=1) for side in sides], axis=2)}
-    raise CoordinateError(
-        "the bounds of an area have neither two nor four values",
-        where=found.where,
-        expected="two sides, or four corners",
-        got=f"{len(sides[0])} of latitude and {len(sides[1])} of longitude",
-        remedy=f"give a radius instead: attrs[{RADIUS!r}] = 20e3 (metres)",
-    )
+    if len(sides[0]) != len(sides[1]) or len(sides[0]) < 3:
+        raise CoordinateError(
+            "the bounds of an area cannot be read",
+            where=found.where,
+            expected="two sides, or the same number of corners of latitude and longitude",
+            got=f"{len(sides[0])} of latitude and {len(sides[1])} of longitude",
+            remedy=f"give a radius instead: attrs[{RADIUS!r}] = 20e3 (metres)",
+        )
+    corners = np.stack([np.stack(side, axis=1) for side in sides], axis=2)
+    if corners.shape[1] == 4 and np.isfinite(corners).all():
+        return {"corners": corners}
+    return {"box": _around(corners)}
+
+
+def _around(corners: np.ndarray) -> np.ndarray:
+    """Return the cells (n, 4) around polygons (n, v, 2), of which missing corners do not count."""
+    known = np.isfinite(corners).all(axis=2)
+    some = known.any(axis=1)
+    first = np.argmax(known, axis=1)
+    each = np.arange(len(corners))
+    lat, lon = (np.where(known, corners[..., k], corners[each, first, k][:, None]) for k in (0, 1))
+    lon = lon[:, :1] + (lon - lon[:, :1] + 180.0) % 360.0 - 180.0  # across the seam
+    box = np.stack([lat.min(1), lat.max(1), lon.min(1), lon.max(1)], axis=1)
+    return np.asarray(np.where(some[:, None], box, np.nan))
 
 
 def _cells(found: Found, axes: Axes) -> dict[str, np.ndarray]:
