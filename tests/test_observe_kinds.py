@@ -56,7 +56,7 @@ def world() -> xr.Dataset:
 
 PLACES = {  # poles, the seam on both sides, beyond 360, and elsewhere
     "latitude": ("obs", np.array([90.0, -90.0, 12.3, -45.0, 60.1, 33.3, 88.7, -89.2])),
-    "longitude": ("obs", np.array([0.0, 77.0, 359.9, 358.6, 725.5, -179.9, 181.0, -1.0])),
+    "longitude": ("obs", np.array([0.0, 77.0, 359.9, 358.6, 425.5, -179.9, 181.0, -1.0])),
     "time": ("obs", hours([0, 3, 6, 7.5, 12, 18, 24, 1.25])),
 }
 

@@ -108,7 +108,7 @@ def test_several_arrays_in_units_of_their_own(day, obs, ens) -> None:
 def test_quality_control_is_repeated(day, obs, model, tmp_path) -> None:
     bad = obs.copy()
     bad[1, 2] += 15.0
-    bad[2, 4] = 9999.0
+    bad[2, 4] = 450.0
     control = xappa.QualityControl(likelihood="huber")
     path = tmp_path / "departures.nc"
     ens = day.appa.assimilate(

@@ -1,7 +1,8 @@
 r"""Conversion of units at the boundary, through pint.
 
 A conversion is the affine map :math:`y = a x + b`. Differences, such as observation errors, take
-the factor :math:`a` and never the offset :math:`b`: an error of 1 degree Celsius is 1 kelvin.
+the factor :math:`a` and never the offset :math:`b`: an error of 1 degree Celsius is 1 kelvin. A
+depth of water is the mass of it: 1 mm is 1 kg m-2.
 
 The unit registry is the one of cf-xarray, which knows the notation of CF (``m s-1``); `ALIASES`
 adds spellings that archives use and the registry lacks. Pint is imported at the first conversion
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
+from xappa._unit_aliases import ALIASES
 from xappa.errors import UnitsError
 
 __all__ = [
@@ -35,71 +37,10 @@ __all__ = [
     "quantities",
     "requantify_like",
     "same",
+    "squared_units",
 ]
 
 Labelled = TypeVar("Labelled", bound=xr.Dataset | xr.DataArray)
-
-ALIASES: dict[str, tuple[str, float]] = {
-    "(0 - 1)": ("dimensionless", 1.0),
-    "(0-1)": ("dimensionless", 1.0),
-    "0-1": ("dimensionless", 1.0),
-    "0 - 1": ("dimensionless", 1.0),
-    "1": ("dimensionless", 1.0),
-    "~": ("dimensionless", 1.0),
-    "-": ("dimensionless", 1.0),
-    "none": ("dimensionless", 1.0),
-    "numeric": ("dimensionless", 1.0),
-    "proportion": ("dimensionless", 1.0),
-    "fraction": ("dimensionless", 1.0),
-    "octa": ("dimensionless", 0.125),
-    "octas": ("dimensionless", 0.125),
-    "okta": ("dimensionless", 0.125),
-    "oktas": ("dimensionless", 0.125),
-    "%": ("percent", 1.0),
-    "degrees_celsius": ("degree_Celsius", 1.0),
-    "degree_celsius": ("degree_Celsius", 1.0),
-    "degree_c": ("degree_Celsius", 1.0),
-    "degrees_c": ("degree_Celsius", 1.0),
-    "deg_c": ("degree_Celsius", 1.0),
-    "deg c": ("degree_Celsius", 1.0),
-    "°c": ("degree_Celsius", 1.0),
-    "celsius": ("degree_Celsius", 1.0),
-    "degrees celsius": ("degree_Celsius", 1.0),
-    "degrees_fahrenheit": ("degree_Fahrenheit", 1.0),
-    "°f": ("degree_Fahrenheit", 1.0),
-    "kelvin": ("kelvin", 1.0),
-    "unitless": ("dimensionless", 1.0),
-    "n units": ("dimensionless", 1.0),
-    "deg true": ("degree", 1.0),
-    "degk": ("kelvin", 1.0),
-    "deg_k": ("kelvin", 1.0),
-    "degrees_kelvin": ("kelvin", 1.0),
-    "degree_kelvin": ("kelvin", 1.0),
-    "kelvins": ("kelvin", 1.0),
-    "millibars": ("hectopascal", 1.0),
-    "millibar": ("hectopascal", 1.0),
-    "mb": ("hectopascal", 1.0),
-    "mbar": ("hectopascal", 1.0),
-    "gpm": ("meter", 1.0),
-    "geopotential meters": ("meter", 1.0),
-    "m of water equivalent": ("meter", 1.0),
-    "m of water": ("meter", 1.0),
-    "mm of water equivalent": ("millimeter", 1.0),
-    "mm/day": ("millimeter / day", 1.0),
-    "degrees true": ("degree", 1.0),
-    "degrees": ("degree", 1.0),
-    "degree true": ("degree", 1.0),
-    "degrees_true": ("degree", 1.0),
-    "degrees_north": ("degree", 1.0),
-    "degree_north": ("degree", 1.0),
-    "degrees_n": ("degree", 1.0),
-    "degree_n": ("degree", 1.0),
-    "degrees_east": ("degree", 1.0),
-    "degree_east": ("degree", 1.0),
-    "degrees_e": ("degree", 1.0),
-    "degree_e": ("degree", 1.0),
-}
-"""Spellings (lower case) that the registry lacks or misreads: their unit, and a factor to it."""
 
 _SCALED = re.compile(r"^([0-9.]+(?:[eE][+-]?[0-9]+)?)[ *]+([^\W\d].*)$")
 
@@ -157,6 +98,13 @@ def _affine(from_units: str, to_units: str, where: str | None) -> tuple[float, f
     target, scale_out = _parse(to_units, where)
     quantity = _registry().Quantity
     if source.dimensionality != target.dimensionality:
+        water = quantity(1000.0, "kg / m ** 3")
+        for depth, mass in ((source, target), (target, source)):
+            one = quantity(1.0, depth) * water
+            if one.dimensionality == mass.dimensionality and "[mass]" in mass.dimensionality:
+                factor = float(one.to(mass).magnitude)
+                factor = factor if depth is source else 1 / factor
+                return factor * scale_in / scale_out, 0.0
         raise UnitsError(
             f"{from_units!r} cannot be converted to {to_units!r}",
             where=where,
@@ -212,6 +160,8 @@ def factor_offset(
     (1.0, 273.15)
     >>> factor_offset("millibars", "Pa")
     (100.0, 0.0)
+    >>> factor_offset("mm", "kg m-2")
+    (1.0, 0.0)
     """
     source, target = _given(from_units, where), _given(to_units, where)
     if source == target:
@@ -265,18 +215,22 @@ def convert(
 
 
 def compatible(a: str | None, b: str | None) -> bool:
-    """Tell whether values can be converted from units `a` to units `b`.
+    """Tell whether two units are of one dimension; depths and masses of water are not.
 
     Examples
     --------
-    >>> compatible("(0 - 1)", "%"), compatible("K", "m")
-    (True, False)
+    >>> compatible("(0 - 1)", "%"), compatible("K", "m"), compatible("mm", "kg m-2")
+    (True, False, False)
     """
     try:
-        factor_offset(a, b)  # type: ignore[arg-type]  # None raises UnitsError
+        first, second = _given(a, None), _given(b, None)
+        if first == second:
+            return True
+        _affine(first, second, None)
     except UnitsError:
         return False
-    return True
+    both = (_parse(unit, None)[0] for unit in (first, second))
+    return len({unit.dimensionality for unit in both}) == 1
 
 
 def same(a: str | None, b: str | None) -> bool:
@@ -292,6 +246,8 @@ def difference_units(of: str | None) -> str | None:
 
     >>> difference_units("degC"), difference_units("m s-1"), difference_units(None)
     ('K', 'm s-1', None)
+    >>> difference_units("degF")
+    'delta_degree_Fahrenheit'
     """
     if of is None:
         return None
@@ -299,7 +255,20 @@ def difference_units(of: str | None) -> str | None:
         factor, offset = factor_offset(of, "K")
     except UnitsError:
         return of
-    return "K" if factor == 1.0 and offset != 0.0 else of
+    if offset == 0.0:
+        return of
+    return "K" if factor == 1.0 else "delta_degree_Fahrenheit"
+
+
+def squared_units(of: str) -> str:
+    """Return the units of a variance.
+
+    >>> squared_units("K"), squared_units("m s-1"), squared_units("1")
+    ('K2', '(m s-1)2', '1')
+    """
+    if of == "1":
+        return of
+    return f"{of}2" if of.isalpha() else f"({of})2"
 
 
 def in_units_of(reference: xr.DataArray, array: xr.DataArray, what: str) -> xr.DataArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from xappa.cf import find_axes, identify
+from xappa.cf import Axes, find_axes, identify
 from xappa.cf import standard_name as stated_name
 from xappa.errors import GridMismatchError, UnitsError
 from xappa.grid import Grid
@@ -25,7 +25,8 @@ def find_orography(ds: xr.Dataset, grid: Grid) -> np.ndarray | None:
     ds
         May hold a variable or coordinate ``surface_altitude`` (m), or the geopotential of the
         surface (``surface_geopotential``, ``geopotential_at_surface``, ``phis``), along latitude
-        and longitude; of further dimensions the first entry counts.
+        and longitude; of further dimensions the first entry counts. A ``geopotential`` without
+        levels and times is that of the surface, too.
     grid
         The grid of the state, of which `ds` may be a part.
 
@@ -35,11 +36,11 @@ def find_orography(ds: xr.Dataset, grid: Grid) -> np.ndarray | None:
         NaN where the Dataset does not reach.
     """
     plain = dequantify(ds)
+    axes = find_axes(plain)
     for name, variable in plain.variables.items():
-        scale = _metres(plain[name])
+        scale = _metres(plain[name], axes)
         if scale is None:
             continue
-        axes = find_axes(plain)
         dims = [plain[axis].dims for axis in (axes.latitude, axes.longitude)]
         if any(len(d) != 1 or d[0] not in variable.dims for d in dims):
             continue
@@ -56,12 +57,19 @@ def find_orography(ds: xr.Dataset, grid: Grid) -> np.ndarray | None:
     return None
 
 
-def _metres(da: xr.DataArray) -> float | None:
+def _metres(da: xr.DataArray, axes: Axes) -> float | None:
     """Return the factor from a variable to metres of altitude, or None if it is none."""
+    if da.dtype.kind not in "fiu" or da.name in da.dims:
+        return None
     names = {str(da.name).lower(), str(stated_name(da)), str(da.attrs.get("long_name")).lower()}
     if names & set(_GEOPOTENTIAL):
         return 1 / _GRAVITY
     quantity, _ = identify(da)
+    if quantity is not None and quantity.standard_name == "geopotential":
+        # ERA5's field of the ground: at a single level, and the same at all times
+        ground = da.attrs.get("GRIB_typeOfLevel", "surface") == "surface"
+        varies = axes.time_dim in da.dims or axes.vertical in da.coords
+        return 1 / _GRAVITY if ground and not varies else None
     if quantity is None or quantity.standard_name != "surface_altitude":
         return None
     try:

@@ -7,6 +7,7 @@ Dataset, found by name or by standard name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -14,12 +15,35 @@ import xarray as xr
 from xappa import units
 from xappa.cf import standard_name
 from xappa.errors import OperatorError
+from xappa.observe.aloft import ALTITUDE, altitude_names
 from xappa.observe.ancillary import on_elements
 from xappa.observe.containers import Found
 
-__all__ = ["read_arguments", "said_names"]
+__all__ = ["Argument", "read_arguments", "said_names"]
 
 _PRESSURE = "air_pressure"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What an operator wants to know of each element.
+
+    Parameters
+    ----------
+    source
+        Name or standard name of what says it.
+    name
+        Name that the operator knows.
+    units
+        Units in which the operator wants it; None for those that it has.
+    own
+        Whether without units it is in those of the observations, instead of `units`.
+    """
+
+    source: str
+    name: str
+    units: str | None = None
+    own: bool = False
 
 
 def said_names(found: Found, *, on_levels: bool) -> frozenset[str]:
@@ -30,7 +54,7 @@ def said_names(found: Found, *, on_levels: bool) -> frozenset[str]:
 
 def read_arguments(
     found: Found,
-    wanted: Sequence[tuple[str, str, str | None]],
+    wanted: Sequence[Argument],
     pressure: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Return what an operator wants to know of each element.
@@ -40,7 +64,7 @@ def read_arguments(
     found
         The array and its Dataset.
     wanted
-        (where the array says it, name that the operator knows, units).
+        What the operator wants to know.
     pressure
         (n,) Pa, the array's own vertical coordinate.
 
@@ -58,11 +82,11 @@ def read_arguments(
     """
     said = dict(_said(found))
     result = {}
-    for source, name, unit in wanted:
-        if source == _PRESSURE and pressure is not None:
-            result[name] = pressure
+    for argument in wanted:
+        if argument.source == _PRESSURE and pressure is not None:
+            result[argument.name] = pressure
             continue
-        result[name] = _values(said[source], found, name, unit)
+        result[argument.name] = _values(said[argument.source], found, argument)
     return result
 
 
@@ -73,10 +97,12 @@ def _said(found: Found) -> list[tuple[str, xr.DataArray]]:
         variables += [v.reset_coords(drop=True) for v in found.dataset.data_vars.values()]
     numeric = [v for v in variables if v.dtype.kind in "fiu" and v.name != found.array.name]
     by_standard = [(str(standard_name(v)), v) for v in numeric if standard_name(v) is not None]
-    return [*by_standard, *((str(v.name), v) for v in numeric)]
+    high = [(ALTITUDE, v) for v in numeric if str(v.name) in altitude_names(found.array)[:1]]
+    return [*high, *by_standard, *((str(v.name), v) for v in numeric)]
 
 
-def _values(variable: xr.DataArray, found: Found, name: str, unit: str | None) -> np.ndarray:
+def _values(variable: xr.DataArray, found: Found, argument: Argument) -> np.ndarray:
+    name, unit = argument.name, argument.units
     array, where = found.array, f"{found.where}, {name} from {str(variable.name)!r}"
     own = [dim for dim in variable.dims if dim not in array.dims]
     if len(own) > 1:
@@ -100,6 +126,7 @@ def _values(variable: xr.DataArray, found: Found, name: str, unit: str | None) -
         )
     values = np.stack([np.asarray(part, dtype=np.float64) for part in flat], axis=-1)
     if unit is not None:
-        given = str(variable.attrs.get("units") or unit)
+        default = array.attrs.get("units") if argument.own else None
+        given = str(variable.attrs.get("units") or default or unit)
         values = np.asarray(units.convert(values, given, unit, where=where))
     return values if own else values[:, 0]

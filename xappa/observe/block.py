@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,28 +53,37 @@ class Block:
         Tensor
             Shape (..., n).
         """
-        if self.spec.is_extreme and self.spec.footprint is not None:
-            nodes = h.reshape(*h.shape[:-1], self.spec.footprint.nodes, -1)
-            return nodes.amax(-2) if self.spec.footprint.method == "maximum" else nodes.amin(-2)
-        if self.function is None:
+        if self.only_interpolates:
             return h
+        footprint = self.spec.footprint
+        if footprint is None or not footprint.is_extreme:
+            return self._computed(h, 1, elements)[..., 0, :]
+        y = self._computed(h, footprint.nodes, elements)
+        return y.amax(-2) if footprint.method == "maximum" else y.amin(-2)
+
+    def _computed(self, h: torch.Tensor, nodes: int, elements: np.ndarray) -> torch.Tensor:
+        """Apply the function at each node of an interval: (..., w n) to (..., nodes, n)."""
+        widths, columns = self.spec.widths, self.spec.columns
+        rows = h.reshape(*h.shape[:-1], sum(widths), -1).split(widths, dim=-2)
+        parts = [part.unflatten(-2, (part.shape[-2] // nodes, nodes)) for part in rows]
+        if self.function is None:
+            plain: torch.Tensor = parts[0][..., 0, :, :]
+            return plain
         import torch
 
-        widths, columns = self.spec.widths, self.spec.columns
-        parts = h.reshape(*h.shape[:-1], sum(widths), -1).split(widths, dim=-2)
         inputs, known = [], dict(self.spec.parameters)
         for k, ((_, wanted), variable, part) in enumerate(
             zip(self.function.inputs, self.spec.inputs, parts, strict=True)
         ):
             whole = bool(columns) and columns[k]
-            x = part.movedim(-2, -1) if whole else part[..., 0, :]
+            x = part.movedim(-3, -1) if whole else part[..., 0, :, :]
             inputs.append(x if wanted is None else units.convert(x, variable.units, wanted))
             if whole:
                 known["levels"] = torch.as_tensor(variable.levels, dtype=h.dtype, device=h.device)
         for name, values in self.spec.arguments.items():
             known[name] = torch.as_tensor(values[elements], dtype=h.dtype, device=h.device)
-        y: torch.Tensor = self.function.function(*inputs, **known)
-        shape = (*h.shape[:-1], len(elements))
+        y: torch.Tensor = _called(self.function.function, inputs, known, h)
+        shape = (*h.shape[:-1], nodes, len(elements))
         if getattr(y, "shape", None) != shape:
             raise OperatorError(
                 f"operator {self.function.name!r} does not return one value per observation",
@@ -93,10 +102,24 @@ class Block:
     @property
     def is_linear(self) -> bool:
         """Whether y is linear in the state; an offset between units makes it affine."""
-        if self.function is None:
-            return not self.spec.is_extreme
+        if self.function is None or self.spec.is_extreme:
+            return self.only_interpolates
         pairs = zip(self.function.inputs, self.spec.inputs, strict=True)
         return self.function.linear and all(
             wanted is None or units.factor_offset(variable.units, wanted)[1] == 0
             for (_, wanted), variable in pairs
         )
+
+
+def _called(
+    function: Any, inputs: list[torch.Tensor], known: dict[str, Any], like: torch.Tensor
+) -> Any:
+    """Call a function; a module in its own dtype and on its own device."""
+    import torch
+
+    own = next(function.parameters(), None) if isinstance(function, torch.nn.Module) else None
+    if own is None or (own.dtype == like.dtype and own.device == like.device):
+        return function(*inputs, **known)
+    moved = {k: v.to(own) if isinstance(v, torch.Tensor) else v for k, v in known.items()}
+    y = function(*(x.to(own) for x in inputs), **moved)
+    return y.to(like) if isinstance(y, torch.Tensor) else y

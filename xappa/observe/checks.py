@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
-import xarray as xr
 
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.errors import ArgumentError, CoordinateError
 from xappa.grid import Grid
 from xappa.observe.spec import ObservationSpec, Status
 
-if TYPE_CHECKING:
-    from xappa.observe.positions import Positions
-
 __all__ = [
-    "duplicates",
     "increasing_times",
     "outside_errors",
     "swapped_positions",
@@ -72,54 +66,6 @@ def _timeless(spec: ObservationSpec, n_states: int) -> CoordinateError:
         got=got,
         remedy=remedy,
     )
-
-
-def duplicates(
-    array: xr.DataArray,
-    positions: Positions,
-    values: np.ndarray,
-    arguments: Mapping[str, np.ndarray],
-    usable: np.ndarray,
-) -> np.ndarray:
-    """Tell which elements repeat an earlier one: the same value at the same place and time.
-
-    Parameters
-    ----------
-    array
-        The observations. Elements that differ along a dimension that none of their positions has,
-        such as channels, are no duplicates.
-    positions
-        Where and when they were made.
-    values
-        (n,)
-    arguments
-        (n,) or (n, K), what else they say of themselves.
-    usable
-        (n,) bool, which elements count.
-
-    Returns
-    -------
-    (n,) bool
-    """
-    columns = [positions.latitude, positions.longitude % 360.0, positions.time, values]
-    if positions.pressure is not None:
-        columns.append(positions.pressure)
-    columns += [part for said in arguments.values() for part in said.reshape(len(said), -1).T]
-    axes = positions.axes
-    named = (axes.latitude, axes.longitude, axes.time, axes.vertical)
-    placed = {dim for name in named if name for dim in array.coords[name].dims}
-    # labels of other dimensions, and identities such as "height", tell elements apart
-    for k, dim in enumerate(array.dims):
-        if dim not in placed:
-            shape = [-1 if k == axis else 1 for axis in range(array.ndim)]
-            index = np.arange(array.sizes[dim]).reshape(shape)
-            columns.append(np.broadcast_to(index, array.shape).reshape(-1))
-    import pandas as pd
-
-    table = pd.DataFrame(dict(enumerate(columns)))[usable]
-    repeated = np.zeros(usable.shape, bool)
-    repeated[usable] = table.duplicated().to_numpy()
-    return repeated
 
 
 def swapped_positions(latitude: np.ndarray, longitude: np.ndarray, grid: Grid) -> list[str]:

@@ -8,7 +8,7 @@ either (`choose_columns`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,13 @@ __all__ = ["Found", "choose_columns", "collect"]
 
 STRUCTURAL = ("cf_role", "sample_dimension", "instance_dimension", "grid_mapping_name")
 """Attributes of variables that organise a file and are not observations."""
+ALTITUDES = (
+    "altitude",
+    "height_above_mean_sea_level",
+    "height_above_geopotential_datum",
+    "height_above_reference_ellipsoid",
+)
+"""Standard names of how high something is: of positions, never of what is observed."""
 POSITIONS = ("latitude", "longitude", "time")
 _LABELS = (*POSITIONS, "altitude", "height", "surface_altitude", "platform_id", "platform_name")
 ERROR_COLUMNS = ("{}_error", "{}_std", "{}_sigma", "error_std", "error")
@@ -177,6 +184,9 @@ def _with_positions(dataset: xr.Dataset) -> xr.Dataset:
             positions.append(name)  # names of stations stay with what the stations observe
             continue
         standard = variable.attrs.get("standard_name")
+        if standard in ALTITUDES:
+            positions.append(name)
+            continue
         named = any(str(name).lower() in COORDINATE_NAMES[role] for role in POSITIONS)
         if standard in POSITIONS or (standard is None and named) or _is_vertical(variable, dataset):
             positions.append(name)
@@ -226,6 +236,7 @@ def choose_columns(
     found: Sequence[Found],
     recognised: Callable[[xr.DataArray], bool],
     has_error: Callable[[Found], bool],
+    arguments: Collection[str] = (),
 ) -> list[Found]:
     """Leave out what is no observation in a Dataset that holds recognised ones.
 
@@ -241,6 +252,8 @@ def choose_columns(
         Tells whether an array says what it measures.
     has_error
         Tells whether the error of an array is known without a column.
+    arguments
+        Names of columns that operators want to know of, which are not said to be left out.
 
     Returns
     -------
@@ -260,6 +273,7 @@ def choose_columns(
         aside = [str(item.array.name) for item in items if not any(item is k for k in kept)]
         if len(kept) == 1 and not has_error(kept[0]):
             kept, aside = _with_error(kept[0], aside)
+        aside = [name for name in aside if name not in arguments]
         if aside:
             said = f"not recognised, left out: {', '.join(aside)}"
             kept[0] = replace(kept[0], guesses=(*kept[0].guesses, said))

@@ -120,6 +120,13 @@ class ErrorStructure:
         (n,) degrees and seconds.
     channels
         Correlations between channels; None for none.
+    nugget
+        Share of the correlated variance that is independent all the same: where observations
+        coincide, they would otherwise have the very same error.
+    inflation
+        (n,) variances that a robust likelihood adds to random errors; None for none.
+    notes
+        Sentences: what was assumed.
     """
 
     bias: BiasModel | None
@@ -131,6 +138,9 @@ class ErrorStructure:
     longitude: np.ndarray
     time: np.ndarray
     channels: Channels | None = None
+    nugget: float = 0.0
+    inflation: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def spreads(self) -> bool:
@@ -165,6 +175,7 @@ class ErrorStructure:
         if self.channels is not None:
             channel = self.channels.channel[select]
             matrix *= self.channels.matrix[np.ix_(channel, channel)]
+        matrix *= 1 - self.nugget
         np.fill_diagonal(matrix, 1.0)
         return matrix
 
@@ -186,6 +197,12 @@ class ErrorStructure:
 
     def random_covariance(self, std: np.ndarray, select: np.ndarray) -> scipy.sparse.csr_array:
         """Return R without biases; see `covariance`."""
+        matrix = self._uninflated(std, select)
+        if self.inflation is None:
+            return matrix
+        return scipy.sparse.csr_array(matrix + scipy.sparse.diags_array(self.inflation[select]))
+
+    def _uninflated(self, std: np.ndarray, select: np.ndarray) -> scipy.sparse.csr_array:
         matrix = scipy.sparse.csr_array(scipy.sparse.diags_array(std**2))
         if not self.correlates:
             return matrix
@@ -249,7 +266,8 @@ class ErrorStructure:
     def __dask_tokenize__(self) -> tuple[object, ...]:
         from dask.base import normalize_token
 
-        arrays = (self.correlated_std, self.latitude, self.longitude, self.time)
-        about = (self.length, self.period, self.function)
+        places = (self.latitude, self.longitude, self.time)
+        arrays = (self.correlated_std, self.inflation, *places)
+        about = (self.length, self.period, self.function, self.nugget)
         parts = (self.bias, None if self.channels is None else self.channels.__dict__)
         return ("xappa.ErrorStructure", *about, normalize_token((arrays, parts)))

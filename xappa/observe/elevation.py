@@ -18,7 +18,7 @@ import numpy as np
 
 from xappa.cf import standard_name
 from xappa.grid import Grid
-from xappa.observe.arguments import read_arguments
+from xappa.observe.arguments import Argument, read_arguments
 from xappa.observe.containers import Found
 from xappa.observe.matching import Match
 from xappa.observe.positions import Positions
@@ -35,6 +35,8 @@ _ALTITUDES = ("surface_altitude", "altitude", "height_above_mean_sea_level")
 _NAMES = ("elevation", "elev", "altitude", "station_elevation", "station_altitude", "alt", "zstn")
 #: Metres above ground up to which a temperature belongs to the ground's height.
 _NEAR = 20.0
+#: Metres of altitude between which there is ground.
+_DEEPEST, _HIGHEST = -500.0, 9000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,8 @@ def at_station_height(
     match
         With the operator that corrects, or as it was.
     arguments
-        (n,) ``height_above_model`` for the operator, or nothing; zero where it is not known.
+        (n,) ``height_above_model`` for the operator, or nothing; zero where it is not known, and
+        missing where it is too much.
     far : (n,) bool
         Observations whose heights differ too much.
     """
@@ -94,8 +97,9 @@ def at_station_height(
     below = ground.at(positions.latitude, positions.longitude)
     height = altitude - below
     far = np.abs(height) > LARGEST_DIFFERENCE
-    arguments = {"height_above_model": np.where(np.isfinite(height) & ~far, height, 0.0)}
     unknown = int((~np.isfinite(height)).sum())
+    height = np.where(far, np.nan, np.nan_to_num(height))
+    arguments = {"height_above_model": height}
     guesses = match.guesses
     if unknown:
         guesses += (f"the height above the model's ground of {unknown} is not known, taken as 0",)
@@ -121,5 +125,7 @@ def _altitude(found: Found, positions: Positions) -> np.ndarray | None:
     named += [n for n in coords if str(n).lower() in _NAMES and n != vertical and n not in named]
     if not named:
         return None
-    wanted = [(str(named[0]), "altitude", "m")]
-    return read_arguments(found, wanted, None)["altitude"]
+    wanted = [Argument(str(named[0]), "altitude", "m")]
+    altitude = read_arguments(found, wanted, None)["altitude"]
+    # beyond any ground there is: a fill value
+    return np.where((altitude > _DEEPEST) & (altitude < _HIGHEST), altitude, np.nan)

@@ -7,7 +7,8 @@
 3. a coordinate ``error_std``, or one with that modifier;
 4. the attribute ``error_std`` or ``standard_error``.
 
-There is no default: an observation of unknown quality is an error, not a guess.
+Where nobody says it there is a table of common quantities (`xappa.observe.defaults`), which is
+used with a warning; for others it is an error.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import xarray as xr
 
 from xappa import units
 from xappa.cf import Axes, convert_calendar, timedelta_seconds, to_seconds
-from xappa.errors import CoordinateError
+from xappa.errors import CoordinateError, UnitsError
 from xappa.grid import Grid
 from xappa.observe.ancillary import on_elements
 from xappa.observe.containers import Found
@@ -50,7 +50,6 @@ def read_footprint(
     axes: Axes,
     time: np.ndarray,
     state: StateSpec,
-    operator: str = "identity",
 ) -> Extent:
     """Read over what the elements of an array are means.
 
@@ -64,8 +63,6 @@ def read_footprint(
         (n,) seconds of its elements, in the state's calendar.
     state
         Gives calendar, time step and grid.
-    operator
-        The observation operator: extremes are taken of state variables alone.
 
     Raises
     ------
@@ -78,8 +75,8 @@ def read_footprint(
     over_time = methods.get("time") or methods.get(str(axes.time))
     over_area = methods.get("area") or methods.get(str(axes.latitude)) or methods.get("latitude")
     extreme = over_time in EXTREMES
-    unknown = over_time in _OTHERS or over_area in (*_OTHERS, *EXTREMES, "sum")
-    if unknown or (extreme and operator != "identity"):
+    several = " " in f"{over_time or ''}{over_area or ''}"
+    if several or over_time in _OTHERS or over_area in (*_OTHERS, *EXTREMES, "sum"):
         return Extent(None, (f"cell_methods {said!r}: compared with point values",))
     interval = None
     if over_time in _OVER_TIME or INTERVAL in array.attrs:
@@ -110,9 +107,9 @@ def read_footprint(
 
 
 def _nodes(interval: np.ndarray, step: float | None) -> int:
-    """At how many times of an interval a state of some time step is looked at."""
+    """At how many times of an interval the state is looked at: its ends, and all states within."""
     longest = float(np.nanmax(np.diff(interval), initial=0.0))
-    return 2 + int(longest / step - 1e-6) if step else 2
+    return 2 + int(np.ceil(longest / step - 1e-6)) if step else 2
 
 
 def parse_methods(said: str) -> dict[str, str]:
@@ -120,11 +117,15 @@ def parse_methods(said: str) -> dict[str, str]:
 
     >>> parse_methods("time: mean (interval: 1 h) latitude: longitude: mean where land")
     {'time': 'mean', 'latitude': 'mean', 'longitude': 'mean'}
+    >>> parse_methods("time: maximum within days time: mean over days")
+    {'time': 'maximum mean'}
     """
     methods: dict[str, str] = {}
     bare = re.sub(r"\([^)]*\)", " ", said)
     for names, method in re.findall(r"((?:[\w.]+\s*:\s*)+)(\w+)", bare):
-        methods |= dict.fromkeys(re.findall(r"[\w.]+", names), method)
+        for name in re.findall(r"[\w.]+", names):
+            # of several one after the other, such as means of maxima, there is no operator
+            methods[name] = f"{methods[name]} {method}" if name in methods else method
     return methods
 
 
@@ -133,6 +134,8 @@ def _interval(found: Found, axes: Axes, time: np.ndarray, calendar: str) -> np.n
     if INTERVAL in attrs:
         try:
             seconds = timedelta_seconds(attrs[INTERVAL])
+            if not seconds > 0:
+                raise ValueError("it is not positive")
         except Exception as error:
             raise CoordinateError(
                 "the interval of the observations cannot be read",
@@ -165,7 +168,13 @@ def _area(found: Found, axes: Axes) -> dict[str, np.ndarray]:
     ]
     if len(sides[0]) == len(sides[1]) == 2:
         south, north = np.sort(np.stack(sides[0]), axis=0)
-        return {"box": np.stack([south, north, *sides[1]], axis=1)}
+        east = np.asarray(array.coords[str(axes.longitude)].values, dtype=np.float64)
+        centre = _elements(array.coords[str(axes.longitude)].copy(data=east), found)
+        first, last = sides[1]
+        # from west eastward: the way on which the coordinate lies
+        turned = (centre - first) % 360.0 > (last - first) % 360.0
+        west, east = np.where(turned, last, first), np.where(turned, first, last)
+        return {"box": np.stack([south, north, west, east], axis=1)}
     if len(sides[0]) != len(sides[1]) or len(sides[0]) < 3:
         raise CoordinateError(
             "the bounds of an area cannot be read",
@@ -253,8 +262,8 @@ def _radius(found: Found) -> np.ndarray:
         values = np.asarray(units.convert(_elements(coord, found), unit, "m", where=found.where))
     else:
         try:
-            values = np.full(found.array.size, float(given))
-        except (TypeError, ValueError):
+            values = np.full(found.array.size, units.metres(given))
+        except (TypeError, ValueError, UnitsError):
             values = np.full(found.array.size, np.nan)
     if not (values > 0).all():
         raise CoordinateError(

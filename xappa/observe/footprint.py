@@ -5,8 +5,8 @@ Over an interval :math:`[a, b]` a state that is linear in time between its valid
 .. math:: \frac{1}{b - a} \int_a^b x(t) \, \mathrm{d} t = \sum_k w_k x_k ,
 
 and a state that is itself the amount of the step before its valid time (precipitation) has the sum
-of the steps, each by the share that lies inside. The maximum (minimum) is that of the states at
-times so close together that none of the trajectory's lies between them.
+of the steps, each by the share that lies inside. The maximum (minimum) is that of the states within
+the interval and of the values at its ends.
 
 Over a cell between parallels and meridians the weights are the shares of the area that grid cells
 cover, as in conservative regridding. Over a cap (a footprint of some radius) and over a
@@ -78,13 +78,22 @@ class Footprint:
         """Whether it is a maximum or minimum, which is not linear."""
         return self.interval is not None and self.method in EXTREMES
 
-    def at_nodes(self) -> np.ndarray:
-        """Return the times (nodes, n) in seconds at which extremes look at the state."""
+    def at_nodes(self, times: np.ndarray) -> np.ndarray:
+        """Return the times (nodes, n) in seconds at which extremes look at the state.
+
+        They are the ends of each interval and the states' times (T,) within it: between them the
+        state is linear. Shorter intervals repeat their end.
+        """
         if self.interval is None:
             raise ValueError("the footprint has no interval")
-        share = np.linspace(0.0, 1.0, self.nodes)[:, None]
         begin, end = self.interval.T
-        return np.asarray(begin + share * (end - begin))
+        first = np.searchsorted(times, begin, side="right")
+        padded = np.append(times, np.inf)
+        inner = [
+            np.minimum(padded[np.minimum(first + k, len(times))], end)
+            for k in range(self.nodes - 2)
+        ]
+        return np.stack([begin, *inner, end])
 
     @property
     def has_area(self) -> bool:
@@ -163,6 +172,8 @@ def _of_interval(begin: float, end: float, times: np.ndarray, method: str) -> np
     if not end > begin:
         return nothing
     if method == "sum":
+        if len(times) < 2:
+            return nothing
         edges = np.concatenate([[2 * times[0] - times[1]], times])
         if begin < edges[0] - _SECOND or end > edges[-1] + _SECOND:
             return nothing

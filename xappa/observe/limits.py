@@ -6,13 +6,17 @@ climate extremes (https://wmo.asu.edu), and catch fill values and wrong units.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from xappa import units
 from xappa.errors import UnitsError
-from xappa.observe.spec import ObservationSpec
 
-__all__ = ["LIMITS", "beyond_limits"]
+if TYPE_CHECKING:
+    from xappa.observe.spec import ObservationSpec
+
+__all__ = ["LIMITS", "beyond_limits", "possible_range"]
 
 #: By standard name: units, least and largest possible value.
 LIMITS: dict[str, tuple[str, float, float]] = {
@@ -40,11 +44,21 @@ LIMITS: dict[str, tuple[str, float, float]] = {
 
 def beyond_limits(spec: ObservationSpec) -> np.ndarray:
     """Return which elements (n,) no atmosphere has; none of a quantity without limits."""
-    if spec.quantity not in LIMITS:
-        return np.zeros(spec.size, bool)
-    unit, *bounds = LIMITS[spec.quantity]
-    try:
-        low, high = (float(units.convert(bound, unit, spec.state_units)) for bound in bounds)
-    except UnitsError:  # a user's own quantity of the same name
-        return np.zeros(spec.size, bool)
+    low, high = possible_range(spec.quantity, spec.state_units)
     return np.asarray((spec.values < low) | (spec.values > high))
+
+
+def possible_range(quantity: str, unit: str) -> tuple[float, float]:
+    """Return the least and the largest value of a quantity; infinite where there are no limits.
+
+    >>> possible_range("air_temperature", "degC")[0]
+    -133.15
+    """
+    if quantity not in LIMITS:
+        return -np.inf, np.inf
+    own, *bounds = LIMITS[quantity]
+    try:
+        low, high = (round(float(units.convert(bound, own, unit)), 6) for bound in bounds)
+    except UnitsError:  # a user's own quantity of the same name
+        return -np.inf, np.inf
+    return low, high

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from xappa.cf import PRESSURE, SIGMA, Quantity, identify
+from xappa.cf import PRESSURE, SIGMA, Quantity, identify, is_surface
 from xappa.cf import standard_name as stated_name
 from xappa.cf.names import NEAR_SURFACE
 from xappa.errors import CoordinateError, OperatorError, UnknownQuantityError, XappaError
+from xappa.observe.aloft import ALTITUDE
+from xappa.observe.arguments import Argument
+from xappa.observe.parameters import ParametersError, check_parameters
 from xappa.observe.registry import (
     RegisteredOperator,
     get_operator,
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Match", "is_recognised", "match_quantity"]
 
 OPERATOR_ATTRIBUTE = "xappa_operator"
-ALTITUDE = "altitude"
 BY_ALTITUDE = ("at_altitude", "at_hypsometric_altitude")
 """Operators that find the place of an altitude among pressure levels."""
 BY_SIGMA = "at_pressure_on_sigma"
@@ -45,10 +47,7 @@ HEIGHT_TOLERANCE = 1.0
 
 @dataclass(frozen=True)
 class Match:
-    """What an observation array measures, in terms of the state.
-
-    ``arguments`` are (where the array says it, name that the operator knows, units).
-    """
+    """What an observation array measures, in terms of the state."""
 
     quantity: str
     operator: str
@@ -56,7 +55,7 @@ class Match:
     units: str
     parameters: dict[str, Any] = field(default_factory=dict)
     columns: tuple[bool, ...] = ()
-    arguments: tuple[tuple[str, str, str | None], ...] = ()
+    arguments: tuple[Argument, ...] = ()
     guesses: tuple[str, ...] = ()
 
 
@@ -81,6 +80,7 @@ def match_quantity(
     vertical: str | None,
     where: str,
     says: Collection[str] = (),
+    aloft: bool = False,
 ) -> Match:
     """Find the operator and its inputs for one observation array.
 
@@ -96,6 +96,8 @@ def match_quantity(
         How messages call the array.
     says
         Names and standard names of what the array says of its elements, for operators.
+    aloft
+        Whether its altitudes are positions in the air.
 
     Raises
     ------
@@ -111,16 +113,20 @@ def match_quantity(
     asked = array.attrs.get(OPERATOR_ATTRIBUTE)
     if asked is not None and asked != "identity":
         operator = get_operator(str(asked), where=where)
-        return _registered(operator, array, quantity, state, vertical, says)
+        return _registered(operator, array, quantity, state, vertical, says, aloft)
     if quantity is not None:
         named = [v for v in state.variables if v.standard_name == quantity.standard_name]
+        if aloft and named and vertical is None:
+            named = [v for v in named if v.levels is not None] or named
+            if named[0].levels is None:
+                raise _vertical_error(named, quantity.standard_name, "an altitude", where)
         if named:
             if _by_altitude(named, quantity, vertical, says):
                 wanted = [get_operator(name) for name in BY_ALTITUDE]
-                return _first_that_fits(wanted, array, quantity, state, vertical, says)
+                return _first_that_fits(wanted, array, quantity, state, vertical, says, aloft)
             if vertical == PRESSURE and _only_on_sigma(named, quantity):
                 wanted = [get_operator(BY_SIGMA)]
-                return _first_that_fits(wanted, array, quantity, state, vertical, says)
+                return _first_that_fits(wanted, array, quantity, state, vertical, says, aloft)
             chosen, more = _choose(named, quantity, vertical, where)
             guesses += more
             return Match(
@@ -139,7 +145,7 @@ def match_quantity(
     if asked is None and quantity is not None:
         known = operators_of(quantity.standard_name)
         if known:
-            return _first_that_fits(known, array, quantity, state, vertical, says)
+            return _first_that_fits(known, array, quantity, state, vertical, says, aloft)
     raise _unknown(array, quantity, state, where)
 
 
@@ -169,19 +175,25 @@ def _first_that_fits(
     state: StateSpec,
     vertical: str | None,
     says: Collection[str],
+    aloft: bool,
 ) -> Match:
     """Match the first operator whose inputs the state holds, and whose arguments the array says."""
     problems: list[XappaError] = []
     for operator in operators:
         try:
-            return _registered(operator, array, quantity, state, vertical, says)
+            return _registered(operator, array, quantity, state, vertical, says, aloft)
+        except ParametersError:
+            raise
         except (OperatorError, CoordinateError) as error:
             problems.append(error)
     if len(problems) == 1:
         raise problems[0]
     needs = [
         " and ".join(
-            [*(name for name, _ in op.inputs), *(f"{a} of its own" for a, _ in op.arguments)]
+            [
+                *(quantity.standard_name if name == "*" else name for name, _ in op.inputs),
+                *(f"{argument} of its own" for argument, _ in op.arguments),
+            ]
         )
         for op in operators
     ]
@@ -201,6 +213,7 @@ def _registered(
     state: StateSpec,
     vertical: str | None,
     says: Collection[str],
+    aloft: bool,
 ) -> Match:
     """Match each input of a registered operator."""
     where = f"observations {str(array.name)!r}, operator {operator.name!r}"
@@ -210,8 +223,8 @@ def _registered(
         for key, value in array.attrs.items()
         if str(key).startswith(prefix)
     }
-    arguments = tuple((parameters.pop(name, name), name, unit) for name, unit in operator.arguments)
-    for source, name, _ in arguments:
+    sources = {name: str(parameters.pop(name, name)) for name, _ in operator.arguments}
+    for name, source in sources.items():
         if source not in says:
             raise OperatorError(
                 f"operator {operator.name!r} needs {name} of the observations",
@@ -234,6 +247,8 @@ def _registered(
                 remedy="use a state with these variables, or leave out the observations",
             )
         column = given in operator.columns
+        if aloft and vertical is None and not column and ALTITUDE not in sources:
+            raise _vertical_error(named, standard_name, "altitudes: it needs pressures", where)
         height = None if quantity is None or standard_name not in NEAR_SURFACE else quantity.height
         wanted = Quantity(standard_name, None if column else height, "")
         chosen, more = _choose(named, wanted, _of_column(named) if column else vertical, where)
@@ -243,7 +258,7 @@ def _registered(
             raise _vertical_error(named, standard_name, "a column on pressure is needed", where)
         inputs.append(chosen)
         columns.append(column)
-        guesses += more
+        guesses += [] if is_surface(standard_name) else more  # pressures are of the others
     levels = {v.levels for v, column in zip(inputs, columns, strict=True) if column}
     if len(levels) > 1:
         raise OperatorError(
@@ -252,6 +267,12 @@ def _registered(
             got="; ".join(_place(v) for v, c in zip(inputs, columns, strict=True) if c),
             remedy="use a state whose variables share their levels",
         )
+    column_levels = next((v.levels for v, c in zip(inputs, columns, strict=True) if c), None)
+    check_parameters(operator, parameters, sources, column_levels, where)
+    arguments = tuple(
+        Argument(sources[name], name, inputs[0].units if unit == "*" else unit, own=unit == "*")
+        for name, unit in operator.arguments
+    )
     return Match(
         operator.result if quantity is None else quantity.standard_name,
         operator.name,

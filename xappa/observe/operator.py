@@ -287,6 +287,35 @@ class ObservationOperator:
         ]
         return torch.cat(parts, dim=-1)
 
+    def row_jacobian(self, h: torch.Tensor) -> scipy.sparse.csr_array:
+        """Return the derivative of `from_rows` at interpolated inputs.
+
+        Each observation depends on its own rows alone, so that one pull-back of ones holds all
+        derivatives.
+
+        Parameters
+        ----------
+        h : (n_rows,)
+
+        Returns
+        -------
+        scipy.sparse.csr_array
+            (n_used, n_rows).
+        """
+        import scipy.sparse
+        import torch
+
+        at = h.detach().clone().requires_grad_()
+        (slopes,) = torch.autograd.grad(self.from_rows(at).sum(), at)
+        observation = [
+            block.used.start + np.arange(block.rows.stop - block.rows.start) % max(1, n)
+            for block in self.blocks
+            for n in [block.used.stop - block.used.start]
+        ]
+        row = np.concatenate([np.zeros(0, np.int64), *observation])
+        entries = (slopes.cpu().numpy(), (row, np.arange(self.rows.n_rows)))
+        return scipy.sparse.csr_array(entries, shape=(self.n_used, self.rows.n_rows))
+
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """Observe trajectories without noise: y = f(W x).
 

@@ -14,11 +14,13 @@ from xappa.cf import (
     convert_calendar,
     find_axes,
     holds_text,
+    standard_name,
     text_error,
     to_seconds,
     vertical_levels,
 )
 from xappa.cf.names import COORDINATE_NAMES
+from xappa.cf.vertical import MODEL_LEVELS
 from xappa.errors import CoordinateError
 from xappa.observe.ancillary import ancillary_names, is_companion, on_elements
 from xappa.observe.checks import swapped_positions
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from xappa.bridge import StateSpec
 
 __all__ = ["Positions", "read_positions"]
+
+TURNS = 720.0
+"""Degrees up to which longitudes wrap around the globe, as unwrapped tracks have them."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +116,22 @@ def read_positions(array: xr.DataArray, state: StateSpec, where: str) -> Positio
         guesses.append(f"{why}: the observations belong to the only state")
     at, vertical = None, PRESSURE
     if axes.vertical is not None:
-        levels, vertical, guess = vertical_levels(array.coords[axes.vertical])
+        coord, strange = _possible(array.coords[axes.vertical])
+        guesses += strange
+        levels, vertical, guess = vertical_levels(coord)
         at = elements(axes.vertical, np.asarray(levels))
         guesses += [] if guess is None else [guess]
     latitude, longitude = elements(axes.latitude), elements(axes.longitude)
     guesses += swapped_positions(latitude, longitude, state.grid)
-    impossible = np.abs(latitude) > 90
-    if impossible.any():
-        guesses.append(f"{int(impossible.sum())} latitudes beyond a pole: rejected")
-        latitude[impossible] = np.nan
+    for what, values, limit in (
+        ("latitudes beyond a pole", latitude, 90.0),
+        (f"longitudes beyond {TURNS:g} degrees", longitude, TURNS),
+    ):
+        values[np.isinf(values)] = np.nan
+        impossible = np.abs(values) > limit
+        if impossible.any():
+            guesses.append(f"{int(impossible.sum())} {what}: rejected")
+            values[impossible] = np.nan
     return Positions(
         latitude,
         longitude,
@@ -131,6 +143,17 @@ def read_positions(array: xr.DataArray, state: StateSpec, where: str) -> Positio
         tuple(guesses),
         axes,
     )
+
+
+def _possible(coord: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
+    """Set pressures that are not positive aside: those observations lie on no level."""
+    if coord.dtype.kind not in "fiu" or standard_name(coord) in MODEL_LEVELS or not coord.ndim:
+        return coord, []
+    bad = np.asarray(coord.values <= 0)
+    if not bad.any() or bad.all():
+        return coord, []
+    said = f"{int(bad.sum())} values of {str(coord.name)!r} are not positive: rejected"
+    return coord.where(~bad).assign_attrs(coord.attrs), [said]
 
 
 def _axes(array: xr.DataArray, where: str) -> Axes:

@@ -35,6 +35,7 @@ from xappa.observe.thermodynamics import (
     G,
     dew_point,
     humidity_of,
+    saturation,
     saturation_vapour_pressure,
     vapour_pressure,
     virtual_temperature,
@@ -47,12 +48,16 @@ if TYPE_CHECKING:
 __all__ = ["OPERATORS"]
 
 
-def _relative_humidity(temperature: Tensor, q: Tensor, air_pressure: Tensor) -> Tensor:
-    return vapour_pressure(q, air_pressure) / saturation_vapour_pressure(temperature)
+def _relative_humidity(
+    temperature: Tensor, q: Tensor, air_pressure: Tensor, over: str = "water"
+) -> Tensor:
+    return vapour_pressure(q, air_pressure) / saturation(temperature, over)
 
 
-def _relative_humidity_of_dew_point(temperature: Tensor, dew: Tensor) -> Tensor:
-    return saturation_vapour_pressure(dew) / saturation_vapour_pressure(temperature)
+def _relative_humidity_of_dew_point(
+    temperature: Tensor, dew: Tensor, over: str = "water"
+) -> Tensor:
+    return saturation_vapour_pressure(dew) / saturation(temperature, over)
 
 
 def _dew_point(q: Tensor, air_pressure: Tensor) -> Tensor:
@@ -285,12 +290,13 @@ OPERATORS: tuple[RegisteredOperator, ...] = (
         {"*": None},
         "*",
         averaging_kernel,
+        linear=True,
         columns=("*",),
         arguments={
             "averaging_kernel": None,
             "kernel_pressure": "Pa",
-            "prior_profile": None,
-            "prior": None,
+            "prior_profile": "*",
+            "prior": "*",
         },
     ),
 )

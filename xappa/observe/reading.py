@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from xappa import units
 from xappa.errors import CoordinateError, UnitsError, XappaError, XappaErrors, raise_all
 from xappa.observe.airmass import air_mass
+from xappa.observe.aloft import check_heights, is_aloft
 from xappa.observe.arguments import read_arguments, said_names
-from xappa.observe.checks import duplicates
+from xappa.observe.column_limits import beyond_columns
 from xappa.observe.containers import Found, choose_columns, collect
 from xappa.observe.covariance import ErrorStructure
 from xappa.observe.defaults import default_error
@@ -29,10 +29,13 @@ from xappa.observe.error import (
 )
 from xappa.observe.extent import Extent, read_footprint
 from xappa.observe.flags import rejected_by_flags
+from xappa.observe.identity import duplicates, kinds
 from xappa.observe.matching import Match, is_recognised, match_quantity
 from xappa.observe.positions import Positions, read_positions
+from xappa.observe.registry import argument_names
 from xappa.observe.spec import ObservationSpec, Status
 from xappa.observe.structure import read_structure
+from xappa.observe.values import read_values
 from xappa.observe.winds import pair_winds
 
 if TYPE_CHECKING:
@@ -102,6 +105,7 @@ def read_observations(
     found = choose_columns(
         collect(obs),
         recognised=lambda array: is_recognised(array, state),
+        arguments=argument_names(),
         has_error=lambda item: has_error(item, error),
     )
     problems = _Problems()
@@ -120,6 +124,17 @@ def read_observations(
     return _told_once([spec for spec in specs if spec is not None])
 
 
+@dataclass(frozen=True)
+class _Understood:
+    """What metadata say of an array, apart from its values and errors."""
+
+    positions: Positions
+    match: Match
+    arguments: Mapping[str, np.ndarray]
+    extent: Extent
+    far: np.ndarray
+
+
 def _read(
     found: Found,
     state: StateSpec,
@@ -128,42 +143,21 @@ def _read(
     problems: _Problems,
 ) -> ObservationSpec | None:
     """Read one array; what is wrong with it is added to the problems."""
-    array, where = found.array, found.where
-    positions = problems.attempt(read_positions, array, state, where)
-    if positions is None:
+    understood = _understood(found, state, ground, problems)
+    if understood is None:
         return None
-    match = problems.attempt(
-        match_quantity,
-        array,
-        state,
-        vertical=None if positions.axes.vertical is None else positions.vertical,
-        where=where,
-        says=said_names(found, on_levels=positions.pressure is not None),
+    positions, match = understood.positions, understood.match
+    own = str(found.array.attrs.get("units") or match.units)
+    values = problems.attempt(
+        read_values, found.array, own, match.units, match.quantity, found.where
     )
-    if match is None:
-        return None
-    arguments = problems.attempt(read_arguments, found, match.arguments, positions.pressure)
-    extent = problems.attempt(
-        read_footprint,
-        found,
-        positions.axes,
-        positions.time,
-        state,
-        match.operator,
-    )
-    raised = problems.attempt(at_station_height, found, match, positions, state, ground)
-    if arguments is None or extent is None or raised is None:
-        return None
-    match, heights, far = raised
-    own = str(array.attrs.get("units") or match.units)
-    values = problems.attempt(_values, array, own, match.units, where)
     before = len(problems.errors)
     assumed = None
     if not has_error(found, error):
-        assumed = default_error(found, on_levels=positions.pressure is not None)
+        assumed = default_error(found, on_levels=positions.axes.vertical is not None)
     std = problems.attempt(
         resolve_error,
-        array,
+        found.array,
         found.dataset,
         names=found.names,
         obs_units=own,
@@ -181,48 +175,53 @@ def _read(
     if structure is None:
         return None
     said = () if assumed is None else (assumed[1],)
-    spec = problems.attempt(
-        _spec,
-        replace(found, guesses=(*found.guesses, *said)),
-        match,
-        positions,
-        own,
-        values,
-        std,
-        {**arguments, **heights},
-        extent,
-        structure or None,
-    )
-    if spec is None:
+    found = replace(found, guesses=(*found.guesses, *said, *values[1]))
+    spec = problems.attempt(_spec, found, understood, own, values[0], std, structure or None)
+    return None if spec is None else problems.attempt(air_mass, spec, found, positions, state)
+
+
+def _understood(
+    found: Found, state: StateSpec, ground: Orography | None, problems: _Problems
+) -> _Understood | None:
+    """Read where an array was observed, and what; None if that has problems."""
+    array, where = found.array, found.where
+    positions = problems.attempt(read_positions, array, state, where)
+    if positions is None or problems.attempt(check_heights, found) is None:
         return None
-    spec.status[far & (spec.status == Status.USED)] = Status.HEIGHT
-    return problems.attempt(air_mass, spec, found, positions, state)
+    match = problems.attempt(
+        match_quantity,
+        array,
+        state,
+        vertical=None if positions.axes.vertical is None else positions.vertical,
+        where=where,
+        says=said_names(found, on_levels=positions.pressure is not None),
+        aloft=is_aloft(found),
+    )
+    if match is None:
+        return None
+    raised = problems.attempt(at_station_height, found, match, positions, state, ground)
+    arguments = problems.attempt(read_arguments, found, match.arguments, positions.pressure)
+    extent = problems.attempt(read_footprint, found, positions.axes, positions.time, state)
+    if raised is None or arguments is None or extent is None:
+        return None
+    match, heights, far = raised
+    return _Understood(positions, match, {**arguments, **heights}, extent, far)
 
 
 def _spec(
     found: Found,
-    match: Match,
-    positions: Positions,
+    understood: _Understood,
     own_units: str,
     values: np.ndarray,
     std: np.ndarray,
-    arguments: Mapping[str, np.ndarray],
-    extent: Extent,
     structure: ErrorStructure | None,
 ) -> ObservationSpec:
-    """Put the parts together and give each element its status."""
-    array, where = found.array, found.where
-    flagged, flag_guesses = rejected_by_flags(array, found.dataset)
-    status = np.zeros(array.size, np.int8)
-    status[~np.isfinite(std)] = Status.NO_ERROR
-    status[flagged] = Status.FLAGGED
-    for said in arguments.values():
-        status[~np.isfinite(said).reshape(len(said), -1).all(axis=1)] = Status.MISSING
-    missing = np.isnan(values)
-    # all of a network is missing so far: its flags say what will be
-    status[missing & ~(flagged & missing.all())] = Status.MISSING
-    usable = status == Status.USED
-    status[duplicates(array, positions, values, arguments, usable)] = Status.DUPLICATE
+    """Put the parts together."""
+    array = found.array
+    positions, match, extent = understood.positions, understood.match, understood.extent
+    kind = kinds(array, positions)
+    extrapolates = _extrapolates(array, found.where)
+    status, flag_guesses = _statuses(found, understood, values, std, kind, extrapolates)
     columns = match.columns or (False,) * len(match.inputs)
     layered = any(
         variable.levels is not None and not column
@@ -235,6 +234,7 @@ def _spec(
         *_unit_guess(array, own_units),
         *flag_guesses,
         *extent.guesses,
+        *(() if structure is None else structure.notes),
     ]
     own = f"{array.name}: "
     return ObservationSpec(
@@ -252,7 +252,7 @@ def _spec(
         time=positions.time,
         pressure=positions.pressure if layered else None,
         level=positions.level if layered else None,
-        extrapolates=_extrapolates(array, where),
+        extrapolates=extrapolates,
         status=status,
         template=_template(found, match, own_units),
         guesses=tuple(dict.fromkeys(guess.removeprefix(own) for guess in guesses)),
@@ -260,10 +260,47 @@ def _spec(
         quantified=found.quantified,
         place=found.place,
         columns=match.columns,
-        arguments=arguments,
+        arguments=understood.arguments,
         footprint=extent.footprint,
         structure=structure,
+        kind=kind,
     )
+
+
+def _statuses(
+    found: Found,
+    understood: _Understood,
+    values: np.ndarray,
+    std: np.ndarray,
+    kind: np.ndarray | None,
+    extrapolates: bool,
+) -> tuple[np.ndarray, list[str]]:
+    """Return the status (n,) of each element as far as metadata tell, and guesses about flags."""
+    flagged, guesses = rejected_by_flags(found.array, found.dataset)
+    match, arguments = understood.match, understood.arguments
+    status = np.zeros(values.size, np.int8)
+    if not extrapolates:
+        status[beyond_columns(match, arguments, values.size)] = Status.OUTSIDE_LEVELS
+    status[~np.isfinite(std)] = Status.NO_ERROR
+    status[flagged] = Status.FLAGGED
+    for said in arguments.values():
+        status[~np.isfinite(said).reshape(len(said), -1).all(axis=1)] = Status.MISSING
+    status[understood.far & (status == Status.MISSING)] = Status.HEIGHT
+    missing = np.isnan(values)
+    # all of a network is missing so far: its flags say what will be
+    status[missing & ~(flagged & missing.all())] = Status.MISSING
+    usable = status == Status.USED
+    repeated = duplicates(
+        found.array,
+        understood.positions,
+        values,
+        kind,
+        arguments,
+        understood.extent.footprint,
+        usable,
+    )
+    status[repeated] = Status.DUPLICATE
+    return status, guesses
 
 
 def _extrapolates(array: xr.DataArray, where: str) -> bool:
@@ -296,17 +333,6 @@ def _told_once(specs: list[ObservationSpec]) -> tuple[ObservationSpec, ...]:
                 guesses.append(f"{first}: {guess}" + (f" (also {also})" if others else ""))
         told.append(replace(spec, guesses=tuple(guesses)))
     return tuple(told)
-
-
-def _values(array: xr.DataArray, own_units: str, state_units: str, where: str) -> np.ndarray:
-    """Return observed values in the state's units; NaN where missing."""
-    raw = np.array(array.values, dtype=np.float64).reshape(-1)
-    for key in ("_FillValue", "missing_value"):  # left in attrs if the file was not decoded
-        if key in array.attrs:
-            raw[np.isin(raw, np.asarray(array.attrs[key], dtype=np.float64))] = np.nan
-    raw[~np.isfinite(raw)] = np.nan
-    converted = units.convert(raw, own_units, state_units, where=where)
-    return np.asarray(converted, dtype=np.float64)
 
 
 def _unit_guess(array: xr.DataArray, units_taken: str) -> list[str]:

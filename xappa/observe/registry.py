@@ -20,6 +20,7 @@ from xappa.errors import OperatorError
 
 __all__ = [
     "RegisteredOperator",
+    "argument_names",
     "get_operator",
     "operators_of",
     "register_operator",
@@ -50,8 +51,8 @@ class RegisteredOperator:
         Takes m torch tensors (..., n) and keyword parameters, returns a tensor (..., n).
         A ``torch.nn.Module`` is a function, too.
     linear
-        Whether the function is linear (no offset, no products of inputs), so that exact methods
-        may use it.
+        Whether the function is linear or affine (no products of inputs), so that exact methods may
+        use it.
     quantity
         Standard name of the result; the name by default.
     columns
@@ -59,7 +60,8 @@ class RegisteredOperator:
         the levels in Pa, shape (L,), as the keyword ``levels``.
     arguments
         What the observation array says of its elements: names (or standard names) of coordinates,
-        with the units in which the function wants them. Tensors (n,) or (n, K), by keyword.
+        with the units in which the function wants them (``"*"``: those of the first input). Tensors
+        (n,) or (n, K), by keyword.
     """
 
     name: str
@@ -190,6 +192,12 @@ def operators_of(quantity: str) -> tuple[RegisteredOperator, ...]:
     """Return the operators that give a quantity, those that users registered first."""
     own = [op for op in _REGISTRY.values() if op.result == quantity]
     return (*own, *(op for op in _built_in().values() if op.result == quantity))
+
+
+def argument_names() -> frozenset[str]:
+    """Return what registered operators want to know of the elements of observations."""
+    every = [*_REGISTRY.values(), *_built_in().values()]
+    return frozenset(name for operator in every for name, _ in operator.arguments)
 
 
 def _built_in() -> Mapping[str, RegisteredOperator]:

@@ -292,7 +292,7 @@ def _temporal(
     if footprint is None or footprint.interval is None:
         return [interpolate_times(spec.time[select], times, spec.has_time)]
     if footprint.is_extreme:
-        return [interpolate_times(node, times) for node in footprint.at_nodes()]
+        return [interpolate_times(node, times) for node in footprint.at_nodes(times)]
     return [interval_weights(footprint.interval, times, footprint.method)]
 
 

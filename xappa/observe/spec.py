@@ -103,6 +103,8 @@ class ObservationSpec:
         (n,) float64, values of the model's vertical coordinate, or None.
     extrapolates
         Whether beyond the outermost levels the values there are taken.
+    kind
+        (n,) int64, numbers that tell channels and instruments apart; None for one kind.
     status
         (n,) int8, values of `Status` as far as they are known without the trajectory's times.
     template
@@ -150,14 +152,15 @@ class ObservationSpec:
     structure: ErrorStructure | None = None
     level: np.ndarray | None = None
     extrapolates: bool = False
+    kind: np.ndarray | None = None
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Number of rows that each input takes for one observation."""
         columns = self.columns or (False,) * len(self.inputs)
-        single = self.footprint.nodes if self.footprint is not None else 1
+        nodes = self.footprint.nodes if self.footprint is not None else 1
         return tuple(
-            len(variable.levels or (None,)) if column else single
+            nodes * (len(variable.levels or (None,)) if column else 1)
             for variable, column in zip(self.inputs, columns, strict=True)
         )
 

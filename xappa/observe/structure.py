@@ -43,6 +43,8 @@ LENGTH, PERIOD, FUNCTION = (
     "error_correlation_time",
     "error_correlation",
 )
+#: Share of the correlated variance that is independent where observations coincide.
+_NUGGET = 0.1
 _STATIONS = ("station", "station_name", "station_id", "platform", "platform_id", "name", "id")
 
 
@@ -107,9 +109,50 @@ def read_structure(
             remedy="thin them, or split the array into parts that do not correlate",
         )
     channels = read_channels(found) if MATRIX in attrs else None
+    if FUNCTION in attrs and length is None and period is None:
+        raise _bad(found, FUNCTION, f"{LENGTH} or {PERIOD}, too")
+    nugget, notes = _coincidences(latitude, longitude, time, channels, length, period)
     return ErrorStructure(
-        bias, length, period, str(function), correlated, latitude, longitude, time, channels
+        bias,
+        length,
+        period,
+        str(function),
+        correlated,
+        latitude,
+        longitude,
+        time,
+        channels,
+        nugget,
+        notes=notes,
     )
+
+
+def _coincidences(
+    latitude: np.ndarray,
+    longitude: np.ndarray,
+    time: np.ndarray,
+    channels: Channels | None,
+    length: float | None,
+    period: float | None,
+) -> tuple[float, tuple[str, ...]]:
+    """Return the share of errors that is independent because observations coincide, and notes."""
+    if not (length or period):
+        return 0.0, ()
+    known = np.isfinite(latitude) & np.isfinite(longitude)
+    columns = [latitude, longitude % 360.0, np.nan_to_num(time)]
+    columns += [] if channels is None else [channels.channel.astype(float)]
+    place = np.stack(columns)[:, known]
+    if np.unique(place, axis=1).shape[1] < place.shape[1]:
+        return _NUGGET, (
+            "some are at the same place and time, and their errors would be the same: "
+            f"{100 * _NUGGET:g} % of the correlated variance is taken as independent",
+        )
+    if period is None and place.shape[1] > 1 and np.unique(place[2]).size == place.shape[1]:
+        return 0.0, (
+            f"all are at different times, and without {PERIOD} errors of different times are "
+            "independent: nothing correlates",
+        )
+    return 0.0, ()
 
 
 def _bias(found: Found, converted: Callable[[Any], np.ndarray]) -> BiasModel:

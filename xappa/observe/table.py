@@ -10,7 +10,7 @@ import xarray as xr
 from xappa import units
 from xappa.cf import from_seconds
 from xappa.observe.operator import ObservationOperator
-from xappa.observe.spec import Status
+from xappa.observe.spec import ObservationSpec, Status
 
 __all__ = ["observation_table"]
 
@@ -35,6 +35,9 @@ def observation_table(operator: ObservationOperator) -> xr.Dataset:
     every = [spec.units for spec in specs]
     unit = every[0] if every and len(set(every)) == 1 else None
     own = {} if unit is None else {"units": unit}
+    difference = units.difference_units(unit)
+    diff = {} if difference is None else {"units": difference}
+    squared = {} if difference is None else {"units": units.squared_units(difference)}
 
     def joined(parts: list[np.ndarray], dtype: Any = np.float64) -> np.ndarray:
         return np.concatenate([np.zeros(0, dtype), *parts])
@@ -44,16 +47,14 @@ def observation_table(operator: ObservationOperator) -> xr.Dataset:
         return joined(parts, object)
 
     y = joined([units.convert(s.values, s.state_units, s.units) for s in specs])
-    std = joined(
-        [units.convert(s.error_std, s.state_units, s.units, difference=True) for s in specs]
-    )
+    std = joined([units.convert(_std(s), s.state_units, s.units, difference=True) for s in specs])
     variance = joined([_variance(operator, k) for k in range(len(specs))])
     status = joined(list(operator.status), np.int8).astype(np.int8)
     reasons = np.array([Status(s).reason for s in range(len(Status))], object)
     data: dict[str, Any] = {
         "observation": ("obs", y, {"long_name": "observed value", **own}),
-        "error_std": ("obs", std, {"long_name": "standard deviation of errors", **own}),
-        "observation_variance": ("obs", variance, {"long_name": "diagonal of R"}),
+        "error_std": ("obs", std, {"long_name": "standard deviation of random errors", **diff}),
+        "observation_variance": ("obs", variance, {"long_name": "diagonal of R", **squared}),
         "status": ("obs", status, _flags()),
         "reason": ("obs", reasons[status]),
     }
@@ -105,7 +106,13 @@ def _variance(operator: ObservationOperator, k: int) -> np.ndarray:
     return variance
 
 
-def _platforms(spec: Any) -> np.ndarray:
+def _std(spec: ObservationSpec) -> np.ndarray:
+    """Return standard deviations of random errors, with what a robust likelihood adds."""
+    more = None if spec.structure is None else spec.structure.inflation
+    return spec.error_std if more is None else np.sqrt(spec.error_std**2 + more)
+
+
+def _platforms(spec: ObservationSpec) -> np.ndarray:
     bias = None if spec.structure is None else spec.structure.bias
     if bias is None:
         return np.full(spec.size, "", object)

@@ -13,6 +13,8 @@ tensors alone.
 References
 ----------
 Bolton (1980), The computation of equivalent potential temperature, Mon. Wea. Rev. 108, 1046-1053.
+Alduchov & Eskridge (1996), Improved Magnus form approximation of saturation vapor pressure,
+doi:10.1175/1520-0450(1996)035<0601:IMFAOS>2.0.CO;2.
 Ambaum (2020), Accurate, simple equation for saturated vapour pressure over water and ice,
 doi:10.1002/qj.3899.
 """
@@ -33,6 +35,8 @@ __all__ = [
     "G",
     "dew_point",
     "humidity_of",
+    "saturation",
+    "saturation_over_ice",
     "saturation_vapour_pressure",
     "vapour_pressure",
     "virtual_temperature",
@@ -66,6 +70,25 @@ def vapour_pressure(q: Tensor, pressure: Tensor) -> Tensor:
 def saturation_vapour_pressure(temperature: Tensor) -> Tensor:
     """Saturation vapour pressure over water, Pa, from temperature in K (Bolton 1980)."""
     return 611.2 * (17.67 * (temperature - 273.15) / (temperature - 29.65)).exp()
+
+
+def saturation_over_ice(temperature: Tensor) -> Tensor:
+    """Saturation vapour pressure over ice, Pa (Alduchov & Eskridge 1996)."""
+    return 611.21 * (22.587 * (temperature - 273.15) / (temperature + 0.71)).exp()
+
+
+def saturation(temperature: Tensor, phase: str) -> Tensor:
+    """Saturation vapour pressure, Pa, over ``"water"``, ``"ice"`` or ``"mixed"``.
+
+    Mixed is over ice below 250.16 K, over water above 273.16 K, and a quadratic blend between, as
+    in the IFS.
+    """
+    water = saturation_vapour_pressure(temperature)
+    if phase == "water":
+        return water
+    ice = saturation_over_ice(temperature)
+    share = ((temperature - 250.16) / 23.0).clamp(0, 1) ** 2 if phase == "mixed" else 0.0
+    return ice + share * (water - ice)
 
 
 def dew_point(vapour: Tensor) -> Tensor:

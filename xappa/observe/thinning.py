@@ -1,10 +1,11 @@
 r"""Fewer observations: one of each cell (thinning), or the mean of each cell (super-obbing).
 
 Cells are about `length` wide in both directions everywhere on the sphere, and separate for periods
-of time, layers of 5 % of the pressure, channels, and platforms whose biases are estimated. Of a
-cell with random errors :math:`R_c` a super-observation has the weights
-:math:`w_i \propto \sigma_i^{-2}`, the value :math:`w^\top y`, the mean place and time and the error
-:math:`w^\top R_c w`; parts of the error that correlate beside independent ones stay as they are.
+of time, layers of 5 % of the pressure (400 m of altitude), model levels, channels, and platforms
+whose biases are estimated. Of a cell with random errors :math:`R_c` a super-observation has the
+weights :math:`w_i \propto \sigma_i^{-2}`, the value :math:`w^\top y`, the mean place and time and
+the error :math:`w^\top R_c w`; parts of the error that correlate beside independent ones stay as
+they are.
 
 References
 ----------
@@ -25,6 +26,8 @@ from xappa.observe.spec import ObservationSpec, Status
 __all__ = ["superobbed", "thinned"]
 
 _LAYER = 0.05
+#: Metres of altitude that are about as deep as such a layer.
+_DEPTH = 400.0
 
 
 def thinned(
@@ -48,6 +51,8 @@ def thinned(
     ObservationSpec
         The others have the status THINNED.
     """
+    if not used.size:
+        return spec
     cell, away = _cells(spec, used, length, period)
     best = np.lexsort((used, away.round(1), spec.error_std[used], cell))
     first = np.ones(len(best), bool)
@@ -76,7 +81,7 @@ def superobbed(
         The one nearest to the centre of its cell carries value, place and error of the mean; the
         others have the status MERGED.
     """
-    if spec.footprint is not None or spec.arguments:
+    if not used.size or spec.footprint is not None or spec.arguments:
         return thinned(spec, used, length, period)
     cell, away = _cells(spec, used, length, period)
     parts = {
@@ -126,12 +131,14 @@ def _cells(
     away = great_circle(lat, lon, middle, (column + 0.5) / columns * 360.0)
     time = spec.time[used]
     keys = [row, column, np.nan_to_num(time if period is None else np.floor(time / period))]
-    if spec.pressure is not None:
-        keys.append(np.round(np.log(spec.pressure[used]) / _LAYER))
-    if spec.structure is not None:
-        bias, channels = spec.structure.bias, spec.structure.channels
-        keys += [] if bias is None else [bias.platform[used]]
-        keys += [] if channels is None else [channels.channel[used]]
+    pressure = spec.arguments.get("air_pressure", spec.pressure)
+    if pressure is not None:
+        keys.append(np.round(np.log(pressure[used]) / _LAYER))
+    if "altitude" in spec.arguments:
+        keys.append(np.round(spec.arguments["altitude"][used] / _DEPTH))
+    keys += [part[used] for part in (spec.level, spec.kind) if part is not None]
+    if spec.structure is not None and spec.structure.bias is not None:
+        keys.append(spec.structure.bias.platform[used])
     _, cell = np.unique(np.stack(keys), axis=1, return_inverse=True)
     return np.asarray(cell).reshape(-1), away
 

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from xappa import units
-from xappa.cf import identify
+from xappa.cf import identify, standard_name
 from xappa.errors import XappaError
 from xappa.observe.containers import Found
 from xappa.observe.defaults import default_error
@@ -35,6 +35,9 @@ __all__ = ["pair_winds"]
 
 SPEED, FROM, TO = "wind_speed", "wind_from_direction", "wind_to_direction"
 EASTWARD, NORTHWARD = "eastward_wind", "northward_wind"
+#: Attributes of the speed that hold for its components, too: of errors and extents.
+_KEPT = ("ancillary_variables", "cell_methods", "featureType")
+_OURS = ("xappa_", "bias_", "error_correlation", "correlated_error")
 
 
 def pair_winds(
@@ -116,7 +119,9 @@ def _components(
     flagged, _ = rejected_by_flags(direction.array, direction.dataset)
     d = np.where(flagged.reshape(d.shape), np.nan, d)
     d = np.where(s == 0, 0.0, d)  # calm air has no direction, and needs none
-    assumed = None if has_error(speed, error) else default_error(speed, on_levels=False)
+    assumed = None
+    if not has_error(speed, error):
+        assumed = default_error(speed, on_levels=_is_sounding(speed))
     sigma = resolve_error(
         speed.array,
         speed.dataset,
@@ -136,7 +141,8 @@ def _components(
             state_units="radian",
             error=error if isinstance(error, (Mapping, xr.Dataset)) else None,
         ).reshape(s.shape)
-        across = s * angle
+        # near calm any direction is as likely: neither component is better known than the speed
+        across = np.where(s < sigma, np.maximum(s * angle, sigma), s * angle)
     else:
         said += ", with the error of the speed alone"
     if assumed is not None:
@@ -148,12 +154,16 @@ def _components(
     ]
 
 
+def _is_sounding(speed: Found) -> bool:
+    return any(standard_name(c) == "air_pressure" and c.ndim for c in speed.array.coords.values())
+
+
 def _part(
     speed: Found, name: str, values: np.ndarray, std: np.ndarray, own: str, said: str
 ) -> Found:
     aside = [key for key in speed.array.coords if key == ERROR_COORDINATE]
     array = speed.array.drop_vars(aside).copy(data=values).rename(name)
-    kept = {k: v for k, v in array.attrs.items() if k in ("ancillary_variables", "cell_methods")}
+    kept = {k: v for k, v in array.attrs.items() if k in _KEPT or str(k).startswith(_OURS)}
     array.attrs = {"standard_name": name, "units": own, **kept}
     std = np.where(std > 0, std, np.nan)
     deviation = xr.Variable(array.dims, std, {"units": own})

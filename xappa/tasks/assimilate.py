@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import xarray as xr
 from xappa.bridge import Layout, find_orography, pack, unpack
 from xappa.diffusion.noise import seed_of
 from xappa.diffusion.sampling import Sampler
-from xappa.errors import ArgumentError, NoObservationsWarning, warn
+from xappa.errors import ArgumentError, GuessWarning, NoObservationsWarning, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.posterior import Draws
@@ -91,7 +92,8 @@ def assimilate(
         number of members, the chunks or the batch.
     method
         ``"exact"`` (closed form, of a Gaussian prior and its default), or reverse diffusion guided
-        by ``"mmps"`` (the default of a learned prior), ``"jfps"``, ``"sda"`` or ``"dps"``.
+        by ``"mmps"`` (the default of a learned prior, and of observations that are not linear in
+        the state), ``"jfps"``, ``"sda"`` or ``"dps"``.
     error
         Standard deviation of the observation errors, in the observations' units, where the
         metadata do not say it: a number, DataArray, or dict by name.
@@ -126,7 +128,8 @@ def assimilate(
     Raises
     ------
     ArgumentError
-        If ``method``, ``sampler`` or ``guidance`` is not known.
+        If ``method``, ``sampler`` or ``guidance`` is not known, errors are correlated in a way that
+        the method cannot treat, or ``departures`` cannot be written.
     MembersError
         If ``members`` is not positive or contradicts a background ensemble.
     NoModelError
@@ -163,6 +166,14 @@ def assimilate(
     ('member', 'time', 'latitude', 'longitude')
     """
     sampler, seed = check_sampling(method, sampler, guidance), seed_of(seed)
+    if departures is not None and not os.access(Path(departures).absolute().parent, os.W_OK):
+        raise ArgumentError(
+            "departures cannot be written there",
+            where="departures=",
+            expected="a file in a folder that exists and may be written to",
+            got=str(departures),
+            remedy="make the folder first",
+        )
     if departures is not None and is_lazy(ds):
         raise ArgumentError(
             "departures of a lazy analysis cannot be written before it is computed",
@@ -172,7 +183,6 @@ def assimilate(
             remedy="ens.compute(), then ens.appa.departures(obs).to_netcdf(path)",
         )
     model, how = resolve(model, ds)
-    method = method or model.default_method
     layout = Layout.of(ds, model.spec)
     numbers = member_numbers(members, layout)
     specs = read_observations(
@@ -190,6 +200,7 @@ def assimilate(
     operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     if not operator.n_used:
         warn(_no_observations(operator), NoObservationsWarning)
+    method = _method(method, model, operator)
     settings = Settings(method, numbers, seed, sampler, guidance or Guidance())
     if method == "exact":
         check_exact(model, operator)
@@ -233,6 +244,25 @@ def assimilate(
         compared = observation_space(operator, done, None if given is None else ds, expected)
         compared.to_netcdf(departures)
     return done
+
+
+def _method(method: str | None, model: Model, operator: ObservationOperator) -> str:
+    """Return the method asked for, or the model's own that can treat the operator."""
+    if method in ("sda", "dps") and not operator.errors_are_independent:
+        raise ArgumentError(
+            "biases and correlations of observation errors are beyond this method",
+            where="method=",
+            expected="exact, mmps or jfps, which take the whole of R",
+            got=method,
+            remedy="leave method= out, or drop bias_error_std and error_correlation_* of obs",
+        )
+    if method is not None:
+        return method
+    if model.default_method != "exact" or operator.is_linear:
+        return model.default_method
+    curved = ", ".join(b.spec.name for b in operator.blocks if not b.is_linear)
+    warn(f"{curved}: not linear in the state, so that method='mmps' is taken", GuessWarning)
+    return "mmps"
 
 
 def _checking(

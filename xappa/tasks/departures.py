@@ -29,7 +29,7 @@ from xappa.tasks.expected import expected_equivalents, with_predictors
 from xappa.tasks.posterior import posterior_of
 from xappa.tasks.quality import QualityControl, controlled
 from xappa.tasks.window import Window
-from xappa.units import difference_units
+from xappa.units import difference_units, squared_units
 
 __all__ = ["departures", "observation_space"]
 
@@ -73,6 +73,8 @@ def departures(
 
     Raises
     ------
+    NoModelError
+        If `ens` was controlled, and the model that it names is not at hand.
     HandshakeError, UnitsError, CoordinateError
         If `ens` or `background` do not fit the model.
     ObservationTypeError, UnknownQuantityError, UnitsError, ErrorCovarianceError
@@ -99,9 +101,12 @@ def departures(
     >>> bool(abs(d.analysis_departure).mean() < abs(d.background_departure).mean())
     True
     """
+    recorded = ens.attrs.get("xappa_quality_control")
     try:
         model, _ = resolve(model, ens)
     except NoModelError:
+        if recorded is not None:  # which observations it rejected is not known without the prior
+            raise
         spec, axes = describe(ens)
         altitude = find_orography(ens, spec.grid)
         specs = read_observations(obs, spec, error=error, altitude=altitude)
@@ -114,7 +119,6 @@ def departures(
     window = Window.of(layout, model, specs)
     states, relative = _background(ens, background, model)
     specs = with_predictors(specs, model, window, states)
-    recorded = ens.attrs.get("xappa_quality_control")
     if recorded is not None and specs:
         if states is None and _used_background(ens):
             warn(
@@ -185,11 +189,11 @@ def observation_space(
     if member is not None:
         result["equivalent"] = ((member, "obs"), h, {"long_name": "H(x) of the analysis"})
         if member in analysis.coords:
-            result = result.assign_coords({member: analysis[member]})
+            result = result.assign_coords({member: analysis[member].reset_coords(drop=True)})
     else:
         result["equivalent"] = ("obs", h, {"long_name": "H(x) of the analysis"})
     result["equivalent"].attrs |= dict(y.attrs, long_name="H(x) of the analysis")
-    mean = _add(result, "analysis", result["equivalent"], member, about)
+    _add(result, "analysis", result["equivalent"], member, about)
     if background is not None:
         b, own = _flat(operator, background)
         dims = ("obs",) if own is None else (own, "obs")
@@ -201,8 +205,8 @@ def observation_space(
         ]
         flat = xr.DataArray(np.concatenate([np.zeros(0), *parts]), dims="obs")
         _add(result, "background", flat, None, about)
-    bias = _biases(operator, y.values - mean)
-    if bias is not None:
+    if any(s.structure is not None and s.structure.bias is not None for s in operator.specs):
+        bias = _biases(operator, result["analysis_departure"].values)
         said = "bias of the platform, estimated along with the state"
         result["bias"] = ("obs", bias, {"long_name": said, **about})
     kept = ("xappa_model", "xappa_seed", "xappa_method", "xappa_quality_control", "xappa_versions")
@@ -228,23 +232,22 @@ def _add(
     equivalent: xr.DataArray,
     member: str | None,
     about: dict[str, str],
-) -> Any:
-    """Write departure and variance; return the mean equivalent, computed."""
+) -> None:
+    """Write departure and variance."""
     mean = equivalent if member is None else equivalent.mean(member, skipna=False)
     departure = result["observation"] - mean
     title = f"observation minus {name}"
     result[f"{name}_departure"] = departure.assign_attrs(about, long_name=title)
     if member is not None and equivalent.sizes[member] > 1:
         variance = equivalent.var(member, ddof=1, skipna=False)
-        said = f"ensemble variance of the {name} equivalents"
-        result[f"{name}_variance"] = variance.assign_attrs(long_name=said)
-    return np.asarray(mean.values)
+        variance.attrs = {"long_name": f"ensemble variance of the {name} equivalents"}
+        if "units" in about:
+            variance.attrs["units"] = squared_units(about["units"])
+        result[f"{name}_variance"] = variance
 
 
-def _biases(operator: ObservationOperator, departure: np.ndarray) -> np.ndarray | None:
-    """Return the biases of all observations, in their units; None where R knows of none."""
-    if not any(s.structure is not None and s.structure.bias is not None for s in operator.specs):
-        return None
+def _biases(operator: ObservationOperator, departure: np.ndarray) -> np.ndarray:
+    """Return the biases of all observations, in their units; missing where R knows of none."""
     parts, first = [], 0
     for spec, status in zip(operator.specs, operator.status, strict=True):
         own = units.convert(

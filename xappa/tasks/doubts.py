@@ -35,7 +35,7 @@ def warn_of_departures(model: Model, operator: ObservationOperator, seconds: np.
     # Fully correlated, as neighbouring points nearly are: an upper bound.
     std = rows.sums(np.abs(rows.data) * stds)
     for block in operator.blocks:
-        if block.function is not None:
+        if not block.only_interpolates:
             continue
         values, errors = operator.values[block.used], operator.error_std[block.used]
         scaled = np.abs(values - mean[block.rows]) / np.hypot(std[block.rows], errors)

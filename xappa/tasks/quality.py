@@ -19,7 +19,7 @@ differs from it by
 so that :math:`e_i` over its standard deviation is the test of a neighbour check with all
 neighbours and all times at once (Lorenc & Hammon 1988). The worst are rejected first, as they spoil
 what is expected of the others. Robust likelihoods weigh instead of rejecting: an observation of
-weight w has the error variance R / w, with
+weight w has the error variance R / w (the part beyond R is independent of other errors), with
 
 =========  =====================================================================================
 huber      :math:`w = \min(1, k / |t|)`
@@ -64,6 +64,8 @@ _TOGETHER = 4000
 _WORST = 0.7
 _ROUNDS = 50
 _REWEIGHTED = 8
+#: The least weight, so that what is weighed down stays numerically an observation.
+_LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -272,20 +274,28 @@ def _weighed(
         weight[part] = _weights(departure[part], covariance(part), random[part], control)
     result = []
     for spec, elements, block in _used_elements(specs, operator):
-        std = spec.error_std.copy()
-        std[elements] /= np.sqrt(weight[block.used])
-        result.append(replace(spec, error_std=std))
+        more = np.zeros(spec.size)
+        more[elements] = random[block.used] * (1 / weight[block.used] - 1)
+        if spec.structure is None:
+            result.append(replace(spec, error_std=np.sqrt(spec.error_std**2 + more)))
+        else:  # beside the correlated errors, so that the others do not answer for it
+            structure = replace(spec.structure, inflation=more)
+            result.append(replace(spec, structure=structure))
     return result
 
 
 def _weights(
     d: np.ndarray, s: np.ndarray, random: np.ndarray, control: QualityControl
 ) -> np.ndarray:
-    """Weigh observations again and again until weights and tests agree."""
+    """Weigh observations again and again until weights and tests agree.
+
+    Weights are at most one: no observation is trusted more than it claims.
+    """
     w = np.ones(len(d))
     for _ in range(_REWEIGHTED):
         inflated = random * (1 / w - 1)
         e, variance = _tests(d, s + np.diag(inflated))
         # against the error that the observation claims, whatever its weight in this round
-        w = control.weights(e / np.sqrt(np.maximum(variance - inflated, 1e-300)))
+        claimed = np.maximum(variance - inflated, 1e-3 * random)
+        w = np.clip(control.weights(e / np.sqrt(claimed)), _LEAST, 1.0)
     return w

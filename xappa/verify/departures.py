@@ -35,7 +35,7 @@ from xappa.observe.error import (
     ErrorArgument,
     resolve_error,
 )
-from xappa.units import convert, dequantify, difference_units, in_units_of
+from xappa.units import convert, dequantify, difference_units, in_units_of, squared_units
 from xappa.verify.pairing import Dims, Pair, pair
 
 __all__ = ["departures", "desroziers"]
@@ -164,6 +164,17 @@ def desroziers(
             got=f"variables {sorted(map(str, departures.data_vars))}",
             remedy="pass what xappa.verify.departures returns",
         )
+    several: Any = []
+    if "units" in departures.coords:
+        several = np.unique(departures["units"].values.astype(str))
+    if len(several) > 1:
+        raise VariableMismatchError(
+            "observations in several units cannot be averaged",
+            where="desroziers",
+            expected="one unit",
+            got=", ".join(several),
+            remedy="take one array: d.where(d.array == 't2m', drop=True)",
+        )
     d_b, d_a = departures["background_departure"], departures["analysis_departure"]
     # Every observation counts alike, wherever it was made.
     p = pair(d_b, d_a, reduce_dims=reduce_dims, preserve_dims=preserve_dims, weights=None)
@@ -256,8 +267,7 @@ def _of(like: xr.DataArray, values: xr.DataArray, title: str, power: int) -> xr.
     attrs = {"long_name": title}
     units = difference_units(like.attrs.get("units"))
     if units is not None:
-        squared = f"{units}2" if units.isalpha() else f"({units})2"
-        attrs["units"] = units if power == 1 or units == "1" else squared
+        attrs["units"] = units if power == 1 else squared_units(units)
     values = values.copy()
     values.attrs = attrs
     return values
