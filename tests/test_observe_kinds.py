@@ -287,3 +287,17 @@ def test_every_kind_at_once(world) -> None:
     assert operator.n_used == sum(world.appa.operator(o).n_used for o in every.values())
     assert not np.isnan(operator.values).any()
     assert xappa.__version__
+
+
+@pytest.mark.parametrize("kind", ["interval mean", "pixels", "sounder", "retrieval"])
+def test_simulated_observations_keep_what_defines_them(world, kind) -> None:
+    """Bounds, weighting functions and correlations: what is simulated has the same operator."""
+    obs = KINDS[kind][0]()
+    y = world.appa.observe(obs, seed=0)
+    before, after = world.appa.operator(obs), world.appa.operator(y)
+    for name in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(getattr(before.rows, name), getattr(after.rows, name))
+    np.testing.assert_allclose(
+        before.error_covariance.toarray(), after.error_covariance.toarray(), rtol=1e-12
+    )
+    assert [s.operator for s in before.specs] == [s.operator for s in after.specs]

@@ -21,8 +21,7 @@ from xappa.errors import (
     XappaErrors,
 )
 from xappa.grid import EARTH_RADIUS, Grid, great_circle
-from xappa.observe import (
-    ObservationOperator,
+from xappa.obs import (
     Orbit,
     equal_area_stations,
     geostationary,
@@ -31,11 +30,10 @@ from xappa.observe import (
     polar_orbiter,
     radiosondes,
     random_stations,
-    read_observations,
-    simulate,
     stations_from_table,
     visible,
 )
+from xappa.observe import ObservationOperator, read_observations, simulate
 from xappa.observe.networks.geostationary import disk
 
 DEFAULT = Path(__file__).parents[2] / "shared" / "fixtures" / "appa"

@@ -9,7 +9,8 @@ import xarray as xr
 
 import xappa  # noqa: F401  # registers the accessor
 from xappa.errors import DataError, GuessWarning, MissingDependencyError, UnitsError
-from xappa.observe import Status, from_bufr, from_frame
+from xappa.obs import from_bufr, from_frame
+from xappa.observe import Status
 from xappa.observe.sources.bufr import _at_pressures, _with_drift, _with_time
 
 PLACE = {"blockNumber": 10, "year": 2020, "month": 1, "day": 1, "minute": 0}

@@ -15,7 +15,7 @@ from xappa.errors import (
     ObservationTypeError,
     UnknownQuantityError,
 )
-from xappa.observe import from_ioda
+from xappa.obs import from_ioda
 
 FLOAT_FILL = np.float32(-3.3687953e38)  # what JEDI writes, whatever the attribute says
 TIME_FILL = -9223372036854775801

@@ -8,17 +8,19 @@ either (`choose_columns`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import xarray as xr
 
 from xappa import units
+from xappa.cf import identify
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.errors import ObservationTypeError
 from xappa.observe.ancillary import ERROR_MODIFIER, ancillary_names, is_companion
 from xappa.observe.ragged import is_ragged, spread_instances
+from xappa.observe.registry import argument_names
 from xappa.observe.spec import Place
 
 __all__ = ["Found", "choose_columns", "collect"]
@@ -128,8 +130,14 @@ def _walk(obs: Any, place: tuple[Place, ...], key: str | None) -> Iterator[Found
         if is_ragged(loaded):
             loaded, said = _spread_out(loaded)
         loaded = _with_positions(loaded)
-        for name in _observed(loaded):
-            step = Place("dataset", name, dict(obs.attrs))
+        observed = _observed(loaded)
+        others = [
+            name
+            for name, variable in loaded.data_vars.items()
+            if name not in observed and not is_companion(variable)
+        ]
+        for name in observed:
+            step = Place("dataset", name, dict(obs.attrs), loaded[others].drop_attrs(deep=False))
             label = str(name) if key is None else f"{key}/{name}"
             yield Found(loaded[name], loaded, (*place, step), label, quantified, said)
     elif isinstance(obs, Mapping):
@@ -215,6 +223,8 @@ def _observed(dataset: xr.Dataset) -> list[Any]:
     for data in dataset.data_vars.values():
         aside.update(ancillary_names(data))
         aside.update(_named_in_attrs(data))
+    wanted = argument_names()
+    aside |= {str(n) for n in dataset if n in wanted and identify(dataset[n])[0] is None}
     return [
         name
         for name, data in dataset.data_vars.items()
@@ -236,7 +246,6 @@ def choose_columns(
     found: Sequence[Found],
     recognised: Callable[[xr.DataArray], bool],
     has_error: Callable[[Found], bool],
-    arguments: Collection[str] = (),
 ) -> list[Found]:
     """Leave out what is no observation in a Dataset that holds recognised ones.
 
@@ -252,8 +261,6 @@ def choose_columns(
         Tells whether an array says what it measures.
     has_error
         Tells whether the error of an array is known without a column.
-    arguments
-        Names of columns that operators want to know of, which are not said to be left out.
 
     Returns
     -------
@@ -273,7 +280,6 @@ def choose_columns(
         aside = [str(item.array.name) for item in items if not any(item is k for k in kept)]
         if len(kept) == 1 and not has_error(kept[0]):
             kept, aside = _with_error(kept[0], aside)
-        aside = [name for name in aside if name not in arguments]
         if aside:
             said = f"not recognised, left out: {', '.join(aside)}"
             kept[0] = replace(kept[0], guesses=(*kept[0].guesses, said))

@@ -248,6 +248,9 @@ class ErrorStructure:
         elif self.correlates and self.correlated_std is not None:
             more = generator(seed, f"{purpose} correlated", *keys).standard_normal(len(white))
             error = error + self._correlated(more) * self.correlated_std
+        if self.inflation is not None:
+            more = generator(seed, f"{purpose} inflation", *keys).standard_normal(len(white))
+            error = error + more * np.sqrt(self.inflation)
         if self.bias is not None:
             error = error + self.bias.draw(seed, purpose, *keys)
         return error

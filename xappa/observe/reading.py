@@ -32,7 +32,6 @@ from xappa.observe.flags import rejected_by_flags
 from xappa.observe.identity import duplicates, kinds
 from xappa.observe.matching import Match, is_recognised, match_quantity
 from xappa.observe.positions import Positions, read_positions
-from xappa.observe.registry import argument_names
 from xappa.observe.spec import ObservationSpec, Status
 from xappa.observe.structure import read_structure
 from xappa.observe.values import read_values
@@ -105,7 +104,6 @@ def read_observations(
     found = choose_columns(
         collect(obs),
         recognised=lambda array: is_recognised(array, state),
-        arguments=argument_names(),
         has_error=lambda item: has_error(item, error),
     )
     problems = _Problems()

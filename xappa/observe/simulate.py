@@ -66,7 +66,7 @@ def simulate(operator: ObservationOperator, ds: xr.Dataset, *, seed: int) -> Any
         else:
             arrays.append(noisy.assign_coords({ERROR_COORDINATE: error}))
             places.append(spec.place)
-    return assemble(places, arrays)
+    return assemble(places, arrays, whole=True)
 
 
 def observation_noise(

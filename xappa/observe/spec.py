@@ -64,11 +64,15 @@ class Place:
         Variable name, dict key or position.
     attrs
         Global attributes, if the container is a Dataset.
+    others
+        If it is a Dataset, those of its variables that say something about the observations and
+        are none: bounds, weighting functions, correlations.
     """
 
     container: str
     key: Hashable
     attrs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    others: xr.Dataset | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +213,12 @@ class ObservationSpec:
         )
 
 
-def assemble(places: Sequence[tuple[Place, ...]], arrays: Sequence[xr.DataArray]) -> Any:
+def assemble(
+    places: Sequence[tuple[Place, ...]],
+    arrays: Sequence[xr.DataArray],
+    *,
+    whole: bool = False,
+) -> Any:
     """Put arrays back into the kind of container that they were taken from.
 
     Parameters
@@ -218,6 +227,8 @@ def assemble(places: Sequence[tuple[Place, ...]], arrays: Sequence[xr.DataArray]
         For each array, the way to it.
     arrays
         The arrays, in the same order.
+    whole
+        Whether Datasets get back what else they held about the observations.
 
     Returns
     -------
@@ -239,11 +250,14 @@ def assemble(places: Sequence[tuple[Place, ...]], arrays: Sequence[xr.DataArray]
     for i, place in enumerate(places):
         groups.setdefault(place[0].key, []).append(i)
     inside = {
-        key: assemble([places[i][1:] for i in members], [arrays[i] for i in members])
+        key: assemble([places[i][1:] for i in members], [arrays[i] for i in members], whole=whole)
         for key, members in groups.items()
     }
     if first.container == "dataset":
-        return xr.Dataset(inside, attrs=dict(first.attrs))
+        made = xr.Dataset(inside, attrs=dict(first.attrs))
+        if not whole or first.others is None:
+            return made
+        return made.assign({n: v for n, v in first.others.data_vars.items() if n not in made})
     if first.container == "dict":
         return inside
     return (tuple if first.container == "tuple" else list)(inside.values())

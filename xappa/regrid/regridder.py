@@ -132,12 +132,12 @@ class Regridder:
 
     @cached_property
     def coverage(self) -> Floats:
-        """(*target.shape) share of each target that the source covers, from 0 to 1."""
+        """Share of each target that the source covers, from 0 to 1, in the shape of the target."""
         return np.asarray(self.weights.sum(axis=1)).reshape(self.target.shape)
 
     @property
     def covered(self) -> Booleans:
-        """(*target.shape) whether each target is covered, to within the rounding of coordinates."""
+        """Whether each target is covered, in its shape, to within the rounding of coordinates."""
         return ~uncovered(self.weights).reshape(self.target.shape)
 
     def __call__(self, obj: Labelled, *, skipna: bool = False) -> Labelled:
@@ -217,7 +217,7 @@ class Regridder:
         return out
 
     def operator(self) -> RegridOperator:
-        """Return the same map for tensors (..., *source.shape), differentiable, with its adjoint.
+        """Return the same map for tensors, differentiable, with its adjoint.
 
         Targets that are missing in `__call__` are NaN, and take part in no gradient.
         """

@@ -68,12 +68,12 @@ class RegridOperator:
 
         Parameters
         ----------
-        x : (..., *source)
+        x : (..., source)
             Of any floating or complex dtype, on any device.
 
         Returns
         -------
-        (..., *target)
+        (..., target)
             On the same device, of the same dtype; half precision is summed in float32.
 
         Raises
@@ -91,12 +91,12 @@ class RegridOperator:
 
         Parameters
         ----------
-        y : (..., *target)
+        y : (..., target)
             Of any floating or complex dtype, on any device; uncovered targets are not looked at.
 
         Returns
         -------
-        (..., *source)
+        (..., source)
             On the same device, of the same dtype.
 
         Raises
