@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import xarray as xr
 
-from xappa.cf import standard_name
+from xappa.cf import Axes, standard_name
 from xappa.errors import CoordinateError
 from xappa.observe.containers import ALTITUDES, Found
 
@@ -25,15 +27,25 @@ def altitude_names(array: xr.DataArray) -> list[str]:
         for n, c in array.coords.items()
         if str(n).lower() in _NAMES and standard_name(c) is None and c.dtype.kind in "fiu"
     ]
-    return [str(name) for name in (*stated, *named)]
+
+    def rank(name: Hashable) -> tuple[bool, int]:
+        """Positions before elevations: the axis, a direction, and more dimensions tell them."""
+        coord = array.coords[name]
+        return not _is_vertical(coord), -coord.ndim
+
+    return [str(name) for name in sorted((*stated, *named), key=rank)]
 
 
-def is_aloft(found: Found) -> bool:
+def _is_vertical(coord: xr.DataArray) -> bool:
+    return str(coord.attrs.get("axis", "")).upper() == "Z" or "positive" in coord.attrs
+
+
+def is_aloft(found: Found, axes: Axes) -> bool:
     """Tell whether an altitude says where in the air observations were made.
 
     CF's ``featureType`` decides: those of profiles and trajectories are positions, those of
-    stations (``timeSeries``, ``point``) elevations. Without it a dimension, the axis Z or a
-    direction (``positive``) tell positions.
+    stations (``timeSeries``, ``point``) elevations. Without it a dimension, the axis Z, a
+    direction (``positive``) or a dimension that latitudes lack tell positions.
     """
     array = found.array
     attrs = {} if found.dataset is None else found.dataset.attrs
@@ -44,8 +56,8 @@ def is_aloft(found: Found) -> bool:
     if feature:
         return "profile" in feature or "trajectory" in feature
     coord = array.coords[names[0]]
-    placed = str(coord.attrs.get("axis", "")).upper() == "Z" or "positive" in coord.attrs
-    return placed or names[0] in array.dims
+    deeper = not set(coord.dims) <= set(array.coords[str(axes.latitude)].dims)
+    return _is_vertical(coord) or names[0] in array.dims or deeper
 
 
 def check_heights(found: Found) -> bool:
@@ -64,6 +76,8 @@ def check_heights(found: Found) -> bool:
     for name, coord in found.array.coords.items():
         if standard_name(coord) != "height" or coord.dtype.kind not in "fiu" or coord.size < 2:
             continue
+        if not np.isfinite(coord.values).any():
+            continue
         low, high = float(np.nanmin(coord.values)), float(np.nanmax(coord.values))
         if high - low > _NEAR:
             raise CoordinateError(
@@ -71,6 +85,6 @@ def check_heights(found: Found) -> bool:
                 where=f"{found.where}, coordinate {str(name)!r}",
                 expected="one height above ground in each array, or pressures or altitudes",
                 got=f"{low:g} to {high:g} m",
-                remedy=f"split them: [obs.sel({name}=h) for h in obs[{str(name)!r}]]",
+                remedy="split them by their heights, one array for each",
             )
     return True

@@ -18,6 +18,7 @@ from xappa.errors import OperatorError
 from xappa.observe.aloft import ALTITUDE, altitude_names
 from xappa.observe.ancillary import on_elements
 from xappa.observe.containers import Found
+from xappa.observe.values import without_fills
 
 __all__ = ["Argument", "read_arguments", "said_names"]
 
@@ -98,7 +99,8 @@ def _said(found: Found) -> list[tuple[str, xr.DataArray]]:
     numeric = [v for v in variables if v.dtype.kind in "fiu" and v.name != found.array.name]
     by_standard = [(str(standard_name(v)), v) for v in numeric if standard_name(v) is not None]
     high = [(ALTITUDE, v) for v in numeric if str(v.name) in altitude_names(found.array)[:1]]
-    return [*high, *by_standard, *((str(v.name), v) for v in numeric)]
+    # the last of a name counts
+    return [*by_standard, *((str(v.name), v) for v in numeric), *high]
 
 
 def _values(variable: xr.DataArray, found: Found, argument: Argument) -> np.ndarray:
@@ -125,6 +127,7 @@ def _values(variable: xr.DataArray, found: Found, argument: Argument) -> np.ndar
             remedy="align them: xr.align(..., join='exact')",
         )
     values = np.stack([np.asarray(part, dtype=np.float64) for part in flat], axis=-1)
+    values = without_fills(values)
     if unit is not None:
         default = array.attrs.get("units") if argument.own else None
         given = str(variable.attrs.get("units") or default or unit)

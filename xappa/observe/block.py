@@ -94,6 +94,24 @@ class Block:
             )
         return y
 
+    def check_finite(self, *parts: np.ndarray) -> None:
+        """Check that equivalents and their derivatives at a climatology are finite.
+
+        Raises
+        ------
+        OperatorError
+            Otherwise.
+        """
+        bad = max(int((~np.isfinite(part)).sum()) for part in parts)
+        if bad:
+            raise OperatorError(
+                f"operator {self.spec.operator!r} gives values that are not finite",
+                where=f"observations {self.spec.name!r}",
+                expected="finite equivalents of the climatology, and derivatives",
+                got=f"{bad} are NaN or infinite",
+                remedy="correct the operator, or leave out the observations that it cannot treat",
+            )
+
     @property
     def only_interpolates(self) -> bool:
         """Whether equivalents are the rows themselves."""
@@ -117,7 +135,10 @@ def _called(
     """Call a function; a module in its own dtype and on its own device."""
     import torch
 
-    own = next(function.parameters(), None) if isinstance(function, torch.nn.Module) else None
+    own = None
+    if isinstance(function, torch.nn.Module):
+        tensors = (*function.parameters(), *function.buffers())
+        own = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
     if own is None or (own.dtype == like.dtype and own.device == like.device):
         return function(*inputs, **known)
     moved = {k: v.to(own) if isinstance(v, torch.Tensor) else v for k, v in known.items()}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from xappa.cf import SIGMA
+from xappa.cf import PRESSURE
 from xappa.observe.matching import BY_SIGMA, Match
 
 __all__ = ["beyond_columns", "standard_altitude"]
@@ -59,7 +59,7 @@ def beyond_columns(match: Match, arguments: Mapping[str, np.ndarray], size: int)
     if match.operator == BY_SIGMA:
         p = arguments["air_pressure"]
         return np.asarray((p < top * _LOWEST) | (p > _HIGHEST))
-    if "altitude" in arguments and column.vertical != SIGMA:
+    if "altitude" in arguments and column.vertical == PRESSURE:
         z = arguments["altitude"]
         low, high = standard_altitude(bottom), standard_altitude(top)
         return np.asarray((z < low - _MARGIN) | (z > high * (1 + _SHARE) + _MARGIN))

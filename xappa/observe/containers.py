@@ -131,13 +131,10 @@ def _walk(obs: Any, place: tuple[Place, ...], key: str | None) -> Iterator[Found
             loaded, said = _spread_out(loaded)
         loaded = _with_positions(loaded)
         observed = _observed(loaded)
-        others = [
-            name
-            for name, variable in loaded.data_vars.items()
-            if name not in observed and not is_companion(variable)
-        ]
+        aside = [n for n, v in loaded.data_vars.items() if n in observed or is_companion(v)]
+        others = loaded.drop_vars(aside).drop_attrs(deep=False)
         for name in observed:
-            step = Place("dataset", name, dict(obs.attrs), loaded[others].drop_attrs(deep=False))
+            step = Place("dataset", name, dict(obs.attrs), others)
             label = str(name) if key is None else f"{key}/{name}"
             yield Found(loaded[name], loaded, (*place, step), label, quantified, said)
     elif isinstance(obs, Mapping):
@@ -236,10 +233,11 @@ def _observed(dataset: xr.Dataset) -> list[Any]:
 
 
 def _named_in_attrs(data: xr.DataArray) -> list[str]:
-    """Return names in attributes of xappa's: weights, correlations, arguments of operators."""
-    ours = ("xappa_", "error_correlation_", "bias_")
+    """Return names of variables in attributes: weights, correlations, arguments of operators."""
+    matrix = "error_correlation_matrix"
+    ours = ("xappa_operator_", "xappa_weights", "xappa_footprint_radius", matrix)
     values = [v for k, v in data.attrs.items() if str(k).startswith(ours) and isinstance(v, str)]
-    return [name for value in values for name in value.split()]
+    return [name for value in values for name in value.split() if name != data.name]
 
 
 def choose_columns(

@@ -88,8 +88,10 @@ def equivalents(operator: ObservationOperator, ds: xr.Dataset) -> list[xr.DataAr
     member = layout.axes.member if has_member else None
     results = []
     for block in operator.blocks:
-        inside, rows = interpolation_rows(block.spec, state, times, np.arange(block.spec.size))
-        finish = _Finish(block, np.flatnonzero(inside == Status.USED), dtype)
+        # what a column has no value for is known already
+        select = np.flatnonzero(block.spec.status != Status.OUTSIDE_LEVELS)
+        inside, rows = interpolation_rows(block.spec, state, times, select)
+        finish = _Finish(block, select[inside == Status.USED], dtype)
         values = _weighted_sums(rows, data, finish)
         results.append(_labelled(block, values if has_member else values[0], member, ds))
     return results

@@ -22,6 +22,7 @@ import xarray as xr
 from xappa import units
 from xappa.errors import ErrorCovarianceError, XappaError
 from xappa.observe.ancillary import ERROR_MODIFIER, companions, modifier, on_elements
+from xappa.observe.values import without_fills
 
 if TYPE_CHECKING:
     from xappa.observe.containers import Found
@@ -96,6 +97,7 @@ def resolve_error(
         values, own_units or obs_units, state_units, difference=True, where=f"error of {where}"
     )
     std = np.asarray(std, dtype=np.float64)
+    std = np.where(np.isnan(without_fills(values)), np.nan, std)
     wrong = std <= 0
     if wrong.any():
         raise ErrorCovarianceError(

@@ -33,6 +33,8 @@ __all__ = ["Extent", "read_footprint"]
 
 INTERVAL, RADIUS = "xappa_interval", "xappa_footprint_radius"
 WEIGHTS = "xappa_weights"
+#: Share of a cell by which its label may lie outside, where it was stored with fewer digits.
+_ROUNDING = 1e-3
 _OVER_TIME = ("mean", "sum", "maximum", "minimum")
 _OTHERS = ("median", "mid_range", "range", "standard_deviation", "variance")
 
@@ -79,7 +81,7 @@ def read_footprint(
     if several or over_time in _OTHERS or over_area in (*_OTHERS, *EXTREMES, "sum"):
         return Extent(None, (f"cell_methods {said!r}: compared with point values",))
     interval = None
-    if over_time in _OVER_TIME or INTERVAL in array.attrs:
+    if over_time in _OVER_TIME or (INTERVAL in array.attrs and over_time != "point"):
         interval = _interval(found, axes, time, state.calendar)
     area: dict[str, Any] = {}
     if WEIGHTS in array.attrs:
@@ -172,7 +174,9 @@ def _area(found: Found, axes: Axes) -> dict[str, np.ndarray]:
         centre = _elements(array.coords[str(axes.longitude)].copy(data=east), found)
         first, last = sides[1]
         # from west eastward: the way on which the coordinate lies
-        turned = (centre - first) % 360.0 > (last - first) % 360.0
+        width, away = (last - first) % 360.0, (centre - first) % 360.0
+        margin = _ROUNDING * np.minimum(width, 360.0 - width)
+        turned = (away > width + margin) & (away < 360.0 - margin)
         west, east = np.where(turned, last, first), np.where(turned, first, last)
         return {"box": np.stack([south, north, west, east], axis=1)}
     if len(sides[0]) != len(sides[1]) or len(sides[0]) < 3:

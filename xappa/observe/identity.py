@@ -14,11 +14,15 @@ from xappa.observe.positions import Positions
 
 __all__ = ["duplicates", "kinds"]
 
+_CHANNELS = ("channel", "band", "sensor", "instrument", "satellite", "sensor_channel", "wavelength")
+_IDENTITIES = ("station", "station_id", "platform", "platform_id", "id", "wmo_id", "stationid")
+
 
 def kinds(array: xr.DataArray, positions: Positions) -> np.ndarray | None:
     """Return the number (n,) of the kind of each element, such as its channel.
 
-    Elements of different kinds differ along a dimension that no position has.
+    Elements of different kinds differ along a dimension that no position has, or in a coordinate
+    that is named as channels and instruments are.
 
     Parameters
     ----------
@@ -35,17 +39,23 @@ def kinds(array: xr.DataArray, positions: Positions) -> np.ndarray | None:
     named = (axes.latitude, axes.longitude, axes.time, axes.vertical)
     placed = {dim for name in named if name for dim in array.coords[name].dims}
     own = [size if dim not in placed else 1 for dim, size in array.sizes.items()]
-    if set(own) <= {1}:
-        return None
     numbers = np.arange(int(np.prod(own))).reshape(own)
-    return np.asarray(np.broadcast_to(numbers, array.shape).reshape(-1))
+    kind = np.asarray(np.broadcast_to(numbers, array.shape).reshape(-1))
+    apart = [c for n, c in array.coords.items() if str(n).lower() in _CHANNELS and c.ndim]
+    for coord in apart:
+        flat = on_elements(coord.reset_coords(drop=True), array)
+        if flat is not None:
+            code, labels = pd.factorize(flat)
+            kind = kind * (len(labels) + 1) + code
+    return kind if kind.size and (kind != kind[0]).any() else None
 
 
 def _labels(array: xr.DataArray) -> list[np.ndarray]:
     """Return numbers (n,) of names of stations and instruments."""
     columns = []
     for coord in array.coords.values():
-        tells = coord.dtype.kind in "OSU" or "cf_role" in coord.attrs
+        known = str(coord.name).lower() in _IDENTITIES
+        tells = coord.dtype.kind in "OSU" or "cf_role" in coord.attrs or known
         if tells and coord.ndim and not is_companion(coord):
             flat = on_elements(coord.reset_coords(drop=True), array)
             if flat is not None:

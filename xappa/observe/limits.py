@@ -29,6 +29,8 @@ LIMITS: dict[str, tuple[str, float, float]] = {
     "eastward_wind": ("m s-1", -150.0, 150.0),
     "northward_wind": ("m s-1", -150.0, 150.0),
     "wind_speed": ("m s-1", 0.0, 150.0),
+    "wind_from_direction": ("degree", -180.0, 360.0),
+    "wind_to_direction": ("degree", -180.0, 360.0),
     "specific_humidity": ("kg kg-1", -1e-3, 0.05),
     "humidity_mixing_ratio": ("kg kg-1", -1e-3, 0.055),
     "relative_humidity": ("1", -0.05, 1.6),
@@ -38,6 +40,7 @@ LIMITS: dict[str, tuple[str, float, float]] = {
     "geopotential": ("m2 s-2", -1e4, 9e5),
     "atmosphere_mass_content_of_water_vapor": ("kg m-2", -1.0, 120.0),
     "toa_brightness_temperature": ("K", 50.0, 370.0),
+    "precipitation_amount": ("kg m-2", -1e-3, 5000.0),
     "precipitation_flux": ("kg m-2 s-1", -1e-6, 0.6),
 }
 

@@ -116,10 +116,9 @@ def match_quantity(
         return _registered(operator, array, quantity, state, vertical, says, aloft)
     if quantity is not None:
         named = [v for v in state.variables if v.standard_name == quantity.standard_name]
-        if aloft and named and vertical is None:
+        if aloft and vertical is None and quantity.height is None:
+            # of a ship what is observed may be at a single level, whatever its altitude
             named = [v for v in named if v.levels is not None] or named
-            if named[0].levels is None:
-                raise _vertical_error(named, quantity.standard_name, "an altitude", where)
         if named:
             if _by_altitude(named, quantity, vertical, says):
                 wanted = [get_operator(name) for name in BY_ALTITUDE]
@@ -247,7 +246,8 @@ def _registered(
                 remedy="use a state with these variables, or leave out the observations",
             )
         column = given in operator.columns
-        if aloft and vertical is None and not column and ALTITUDE not in sources:
+        layered = any(v.levels is not None for v in named)
+        if aloft and vertical is None and layered and not column and ALTITUDE not in sources:
             raise _vertical_error(named, standard_name, "altitudes: it needs pressures", where)
         height = None if quantity is None or standard_name not in NEAR_SURFACE else quantity.height
         wanted = Quantity(standard_name, None if column else height, "")
@@ -315,7 +315,7 @@ def _choose(
     if on_levels:
         if layered:
             return layered[0], []
-        if len(single) == 1:
+        if len(single) == 1 and len(single) == len(named):
             return single[0], [
                 f"{single[0].name!r} is at a single level: the pressure coordinate is not used"
             ]

@@ -287,8 +287,8 @@ class ObservationOperator:
         ]
         return torch.cat(parts, dim=-1)
 
-    def row_jacobian(self, h: torch.Tensor) -> scipy.sparse.csr_array:
-        """Return the derivative of `from_rows` at interpolated inputs.
+    def linearised(self, h: torch.Tensor) -> tuple[np.ndarray, scipy.sparse.csr_array]:
+        """Return `from_rows` at interpolated inputs, and its derivative there.
 
         Each observation depends on its own rows alone, so that one pull-back of ones holds all
         derivatives.
@@ -299,22 +299,34 @@ class ObservationOperator:
 
         Returns
         -------
-        scipy.sparse.csr_array
+        value
+            (n_used,)
+        jacobian
             (n_used, n_rows).
+
+        Raises
+        ------
+        OperatorError
+            If an operator gives values or derivatives that are not finite; names it.
         """
         import scipy.sparse
         import torch
 
-        at = h.detach().clone().requires_grad_()
-        (slopes,) = torch.autograd.grad(self.from_rows(at).sum(), at)
-        observation = [
-            block.used.start + np.arange(block.rows.stop - block.rows.start) % max(1, n)
-            for block in self.blocks
-            for n in [block.used.stop - block.used.start]
-        ]
-        row = np.concatenate([np.zeros(0, np.int64), *observation])
-        entries = (slopes.cpu().numpy(), (row, np.arange(self.rows.n_rows)))
-        return scipy.sparse.csr_array(entries, shape=(self.n_used, self.rows.n_rows))
+        at = h.detach().clone().requires_grad_(bool(h.numel()))
+        y = self.from_rows(at)
+        slopes = torch.zeros_like(at)
+        if y.requires_grad and y.numel():
+            (given,) = torch.autograd.grad(y.sum(), at, allow_unused=True)
+            slopes = slopes if given is None else given
+        value, slope = y.detach().cpu().numpy(), slopes.detach().cpu().numpy()
+        columns = []
+        for block in self.blocks:
+            n = block.used.stop - block.used.start
+            block.check_finite(value[block.used], slope[block.rows])
+            columns.append(block.used.start + np.arange(len(slope[block.rows])) % max(1, n))
+        row = np.concatenate([np.zeros(0, np.int64), *columns])
+        shape = (self.n_used, self.rows.n_rows)
+        return value, scipy.sparse.csr_array((slope, (row, np.arange(shape[1]))), shape=shape)
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """Observe trajectories without noise: y = f(W x).

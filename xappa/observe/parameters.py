@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xappa.errors import OperatorError
-from xappa.observe.registry import RegisteredOperator
+from xappa.observe.registry import RegisteredOperator, is_built_in
 
 __all__ = ["ParametersError", "check_parameters"]
 
@@ -66,6 +66,8 @@ def check_parameters(
             got=f"{', '.join(map(str, parameters)) or 'none'} ({error})",
             remedy="correct the attributes of the observations",
         ) from None
+    if not is_built_in(operator):
+        return
     if parameters.get("over", "water") not in ("water", "ice", "mixed"):
         raise ParametersError(
             f"operator {operator.name!r} does not know this phase",

@@ -25,6 +25,7 @@ from xappa.errors import CoordinateError
 from xappa.observe.ancillary import ancillary_names, is_companion, on_elements
 from xappa.observe.checks import swapped_positions
 from xappa.observe.error import ERROR_COORDINATE
+from xappa.observe.values import HUGE
 
 if TYPE_CHECKING:
     from xappa.bridge import StateSpec
@@ -149,10 +150,10 @@ def _possible(coord: xr.DataArray) -> tuple[xr.DataArray, list[str]]:
     """Set pressures that are not positive aside: those observations lie on no level."""
     if coord.dtype.kind not in "fiu" or standard_name(coord) in MODEL_LEVELS or not coord.ndim:
         return coord, []
-    bad = np.asarray(coord.values <= 0)
+    bad = np.asarray((coord.values <= 0) | (coord.values > HUGE))
     if not bad.any() or bad.all():
         return coord, []
-    said = f"{int(bad.sum())} values of {str(coord.name)!r} are not positive: rejected"
+    said = f"{int(bad.sum())} values of {str(coord.name)!r} are not possible: rejected"
     return coord.where(~bad).assign_attrs(coord.attrs), [said]
 
 

@@ -184,7 +184,9 @@ def _understood(
     """Read where an array was observed, and what; None if that has problems."""
     array, where = found.array, found.where
     positions = problems.attempt(read_positions, array, state, where)
-    if positions is None or problems.attempt(check_heights, found) is None:
+    if positions is None:
+        return None
+    if positions.axes.vertical is None and problems.attempt(check_heights, found) is None:
         return None
     match = problems.attempt(
         match_quantity,
@@ -193,7 +195,7 @@ def _understood(
         vertical=None if positions.axes.vertical is None else positions.vertical,
         where=where,
         says=said_names(found, on_levels=positions.pressure is not None),
-        aloft=is_aloft(found),
+        aloft=is_aloft(found, positions.axes),
     )
     if match is None:
         return None

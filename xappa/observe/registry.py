@@ -194,6 +194,11 @@ def operators_of(quantity: str) -> tuple[RegisteredOperator, ...]:
     return (*own, *(op for op in _built_in().values() if op.result == quantity))
 
 
+def is_built_in(operator: RegisteredOperator) -> bool:
+    """Tell whether an operator comes with the library."""
+    return _built_in().get(operator.name) is operator
+
+
 def argument_names() -> frozenset[str]:
     """Return what registered operators want to know of the elements of observations."""
     every = [*_REGISTRY.values(), *_built_in().values()]

@@ -86,7 +86,7 @@ class Rows:
     def sums(self, entries: np.ndarray) -> np.ndarray:
         """Sum values of the entries, shape (nnz,), over each row: (n_rows,) float64."""
         row = np.repeat(np.arange(self.n_rows), self.counts)
-        return np.bincount(row, entries, minlength=self.n_rows)
+        return np.bincount(row, entries, minlength=self.n_rows).astype(np.float64)
 
     @functools.cached_property
     def _padded(self) -> tuple[np.ndarray, np.ndarray]:

@@ -257,7 +257,8 @@ def assemble(
         made = xr.Dataset(inside, attrs=dict(first.attrs))
         if not whole or first.others is None:
             return made
-        return made.assign({n: v for n, v in first.others.data_vars.items() if n not in made})
+        more = {n: v for n, v in first.others.variables.items() if n not in made.variables}
+        return made.assign(more).set_coords([n for n in more if n in first.others.coords])
     if first.container == "dict":
         return inside
     return (tuple if first.container == "tuple" else list)(inside.values())

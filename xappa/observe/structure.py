@@ -25,10 +25,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.spatial import cKDTree
 
 from xappa import units
 from xappa.cf import timedelta_seconds
 from xappa.errors import ErrorCovarianceError, XappaError
+from xappa.grid import EARTH_RADIUS
 from xappa.observe.ancillary import on_elements
 from xappa.observe.bias import BiasModel
 from xappa.observe.containers import Found
@@ -45,6 +47,8 @@ LENGTH, PERIOD, FUNCTION = (
 )
 #: Share of the correlated variance that is independent where observations coincide.
 _NUGGET = 0.1
+#: Correlation lengths within which observations coincide; and beyond which nothing correlates.
+_CLOSE, _FAR = 0.02, 1e9
 _STATIONS = ("station", "station_name", "station_id", "platform", "platform_id", "name", "id")
 
 
@@ -135,19 +139,26 @@ def _coincidences(
     length: float | None,
     period: float | None,
 ) -> tuple[float, tuple[str, ...]]:
-    """Return the share of errors that is independent because observations coincide, and notes."""
+    """Return the share of errors that is independent because observations are close, and notes."""
     if not (length or period):
         return 0.0, ()
-    known = np.isfinite(latitude) & np.isfinite(longitude)
-    columns = [latitude, longitude % 360.0, np.nan_to_num(time)]
-    columns += [] if channels is None else [channels.channel.astype(float)]
-    place = np.stack(columns)[:, known]
-    if np.unique(place, axis=1).shape[1] < place.shape[1]:
+    known = np.flatnonzero(np.isfinite(latitude) & np.isfinite(longitude))
+    if known.size < 2:
+        return 0.0, ()
+    phi, lam = np.radians(latitude[known]), np.radians(longitude[known])
+    at = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
+    # in correlation lengths; what does not correlate is far away
+    columns = [*(at * (EARTH_RADIUS / length if length else _FAR))]
+    columns.append(np.nan_to_num(time[known]) * (1 / period if period else _FAR))
+    if channels is not None:
+        columns.append(channels.channel[known] * _FAR)
+    distance, _ = cKDTree(np.stack(columns, axis=1)).query(np.stack(columns, axis=1), k=2)
+    if distance[:, 1].min() < _CLOSE:
         return _NUGGET, (
-            "some are at the same place and time, and their errors would be the same: "
+            "some are so close that their errors would be the same: "
             f"{100 * _NUGGET:g} % of the correlated variance is taken as independent",
         )
-    if period is None and place.shape[1] > 1 and np.unique(place[2]).size == place.shape[1]:
+    if period is None and np.unique(time[known]).size == known.size:
         return 0.0, (
             f"all are at different times, and without {PERIOD} errors of different times are "
             "independent: nothing correlates",

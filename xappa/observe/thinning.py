@@ -137,6 +137,8 @@ def _cells(
     if "altitude" in spec.arguments:
         keys.append(np.round(spec.arguments["altitude"][used] / _DEPTH))
     keys += [part[used] for part in (spec.level, spec.kind) if part is not None]
+    if spec.footprint is not None and spec.footprint.interval is not None:
+        keys.append(np.diff(spec.footprint.interval[used])[:, 0])
     if spec.structure is not None and spec.structure.bias is not None:
         keys.append(spec.structure.bias.platform[used])
     _, cell = np.unique(np.stack(keys), axis=1, return_inverse=True)

@@ -27,6 +27,7 @@ from xappa.observe.defaults import default_error
 from xappa.observe.error import ERROR_COORDINATE, ErrorArgument, has_error, resolve_error
 from xappa.observe.flags import rejected_by_flags
 from xappa.observe.spec import Place
+from xappa.observe.values import present_values
 
 if TYPE_CHECKING:
     from xappa.bridge import StateSpec
@@ -113,8 +114,10 @@ def _components(
 ) -> list[Found]:
     own = str(speed.array.attrs.get("units") or "m s-1")
     turn = str(direction.array.attrs.get("units") or "degree")
-    s = speed.array.values.astype(np.float64)
-    d = units.convert(direction.array.values.astype(np.float64), turn, "radian")
+    s, _ = present_values(speed.array, own, SPEED)
+    d, _ = present_values(direction.array, turn, FROM)
+    s, d = s.reshape(speed.array.shape), d.reshape(speed.array.shape)
+    d = units.convert(d, turn, "radian")
     d = d + (np.pi if kind == TO else 0.0)
     flagged, _ = rejected_by_flags(direction.array, direction.dataset)
     d = np.where(flagged.reshape(d.shape), np.nan, d)

@@ -10,6 +10,7 @@ from xappa.errors import ArgumentError
 from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import METHODS, Guidance
+from xappa.observe import ObservationOperator
 
 __all__ = [
     "DEFAULT_SAMPLER",
@@ -116,3 +117,21 @@ def cannot(model: Model, task: str) -> ArgumentError:
         got=model.name,
         remedy="take a model of another kind",
     )
+
+
+def check_correlated(method: str, operator: ObservationOperator) -> None:
+    """Check that a method can treat errors that hang together.
+
+    Raises
+    ------
+    ArgumentError
+        If it takes the variances of errors alone, and they have biases or correlations.
+    """
+    if method in ("sda", "dps") and not operator.errors_are_independent:
+        raise ArgumentError(
+            "biases and correlations of observation errors are beyond this method",
+            where="method=",
+            expected="exact, mmps or jfps, which take the whole of R",
+            got=method,
+            remedy="leave method= out, or drop bias_error_std and error_correlation_* of obs",
+        )

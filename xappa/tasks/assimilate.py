@@ -22,7 +22,7 @@ from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
 from xappa.progress import progress_bar
-from xappa.tasks.arguments import check_overlap, check_sampling, describe_settings
+from xappa.tasks.arguments import check_correlated, check_overlap, check_sampling, describe_settings
 from xappa.tasks.background import describe_error, mean_state, relative_error
 from xappa.tasks.departures import observation_space
 from xappa.tasks.doubts import warn_of_departures
@@ -166,13 +166,13 @@ def assimilate(
     ('member', 'time', 'latitude', 'longitude')
     """
     sampler, seed = check_sampling(method, sampler, guidance), seed_of(seed)
-    if departures is not None and not os.access(Path(departures).absolute().parent, os.W_OK):
+    if departures is not None and not _can_write(Path(departures)):
         raise ArgumentError(
             "departures cannot be written there",
             where="departures=",
             expected="a file in a folder that exists and may be written to",
             got=str(departures),
-            remedy="make the folder first",
+            remedy="name a file, and make its folder first",
         )
     if departures is not None and is_lazy(ds):
         raise ArgumentError(
@@ -246,17 +246,14 @@ def assimilate(
     return done
 
 
+def _can_write(path: Path) -> bool:
+    return os.access(path.absolute().parent, os.W_OK) and not path.is_dir()
+
+
 def _method(method: str | None, model: Model, operator: ObservationOperator) -> str:
     """Return the method asked for, or the model's own that can treat the operator."""
-    if method in ("sda", "dps") and not operator.errors_are_independent:
-        raise ArgumentError(
-            "biases and correlations of observation errors are beyond this method",
-            where="method=",
-            expected="exact, mmps or jfps, which take the whole of R",
-            got=method,
-            remedy="leave method= out, or drop bias_error_std and error_correlation_* of obs",
-        )
     if method is not None:
+        check_correlated(method, operator)
         return method
     if model.default_method != "exact" or operator.is_linear:
         return model.default_method

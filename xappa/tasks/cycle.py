@@ -23,7 +23,7 @@ from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
 from xappa.progress import progress_bar
-from xappa.tasks.arguments import check_sampling, gaussian_model
+from xappa.tasks.arguments import check_correlated, check_sampling, gaussian_model
 from xappa.tasks.assimilate import Settings
 from xappa.tasks.expected import with_predictors
 from xappa.tasks.labels import count, finish, warn_of_guesses
@@ -134,6 +134,7 @@ def cycle(
     }
     bar = progress_bar(progress, "cycle")
     seconds = np.asarray(layout.times)
+    check_correlated(method, ObservationOperator.build(specs, model.spec, seconds))
     posteriors = filtered(gaussian, specs, seconds, stride, quality_control)
     return _cycles(gaussian, posteriors, times, stride, settings, facts, bar)
 

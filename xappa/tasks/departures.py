@@ -69,7 +69,8 @@ def departures(
         ``bias``, estimated, and ``status`` with its ``reason``.
 
         Coordinates say which array, element, quantity, units, place and time. Values are missing
-        where the states do not reach. What `xappa.verify.desroziers` takes.
+        where the states do not reach. Lazy for a lazy `ens`, unless biases are estimated. What
+        `xappa.verify.desroziers` takes.
 
     Raises
     ------

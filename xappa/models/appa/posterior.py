@@ -195,7 +195,7 @@ class LatentPosterior:
         # Pointwise functions: to first order, at the mean of what they see.
         mean = self.model.at_points("mean", points)
         at = torch.as_tensor(rows.sums(rows.data * mean))
-        scaled: np.ndarray = abs(self.operator.row_jacobian(at)) @ at_rows
+        scaled: np.ndarray = abs(self.operator.linearised(at)[1]) @ at_rows
         return scaled
 
     def departures(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -207,7 +207,7 @@ class LatentPosterior:
         rows = self.operator.rows
         points = rows.indices % rows.state_size
         at = torch.as_tensor(rows.sums(rows.data * self.model.at_points("mean", points)))
-        mean = self.operator.from_rows(at).numpy()
+        mean, _ = self.operator.linearised(at)
         variance = self.variance[: len(mean)] + self._scaled("std") ** 2
         return self.operator.values - mean, lambda part: np.diag(variance[part])
 
