@@ -30,7 +30,7 @@ _LAZY = {
     "AppaTraining": "xappa.training",
     "train": "xappa.training",
 }
-_MODULES = ("obs", "observe", "plot", "testing", "tutorial", "verify")
+_MODULES = ("obs", "observe", "osse", "plot", "testing", "tutorial", "verify")
 
 __all__ = [
     "AppaTraining",

@@ -1,5 +1,6 @@
 from xappa import obs as obs
 from xappa import observe as observe
+from xappa import osse as osse
 from xappa import plot as plot
 from xappa import testing as testing
 from xappa import tutorial as tutorial

@@ -1,10 +1,11 @@
-"""``python -m xappa``: versions, and what a Dataset or a bundle is recognised as."""
+"""``python -m xappa``: versions, what data or a bundle are recognised as, and a nature run."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 __all__ = ["main"]
 
@@ -24,26 +25,43 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m xappa", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("versions", help="versions of Python and of the packages that matter")
-    show = commands.add_parser("show", help="what a file of data, or a bundle, is recognised as")
-    show.add_argument("path", type=Path)
+    for add in (_add_versions, _add_show, _add_nature_run):
+        add(commands)
     parsed = parser.parse_args(arguments)
     from xappa.errors import XappaError
 
     try:
-        if parsed.command == "versions":
-            from xappa.versions import show_versions
-
-            show_versions()
-        else:
-            sys.stdout.write(_show(parsed.path) + "\n")
+        parsed.run(parsed)
     except XappaError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 2
     return 0
 
 
-def _show(path: Path) -> str:
+def _add_versions(commands: Any) -> None:
+    added = commands.add_parser(
+        "versions", help="versions of Python and of the packages that matter"
+    )
+    added.set_defaults(run=_versions)
+
+
+def _versions(_: argparse.Namespace) -> None:
+    from xappa.versions import show_versions
+
+    show_versions()
+
+
+def _add_show(commands: Any) -> None:
+    added = commands.add_parser("show", help="what a file of data, or a bundle, is recognised as")
+    added.add_argument("path", type=Path)
+    added.set_defaults(run=_show)
+
+
+def _show(parsed: argparse.Namespace) -> None:
+    sys.stdout.write(_description(parsed.path) + "\n")
+
+
+def _description(path: Path) -> str:
     import xarray as xr
 
     import xappa
@@ -71,6 +89,40 @@ def _show(path: Path) -> str:
         ) from error
     with opened as ds:
         return repr(ds.appa)
+
+
+def _add_nature_run(commands: Any) -> None:
+    added = commands.add_parser(
+        "nature-run",
+        help="years of the SPEEDY model's weather, 6-hourly, as a Zarr store; goes on if killed",
+    )
+    added.add_argument("--output", type=Path, required=True, help="the store to write")
+    length = added.add_mutually_exclusive_group(required=True)
+    length.add_argument("--years", type=int, help="how many years")
+    length.add_argument("--stop", help="or the first time that is not written")
+    added.add_argument("--start", default="2001-01-01", help="first time that is written")
+    added.add_argument("--spin-up", default="90D", help="time from rest to the start")
+    added.add_argument("--seed", type=int, default=0, help="of the perturbation of the rest")
+    added.add_argument("--levels", type=float, nargs="+", help="pressures in hPa")
+    added.add_argument("--native", help="interval of states on the model's own levels, as 1D")
+    added.set_defaults(run=_nature_run)
+
+
+def _nature_run(parsed: argparse.Namespace) -> None:
+    from xappa.osse import nature_run
+
+    levels = {} if parsed.levels is None else {"levels": parsed.levels}
+    ds = nature_run(
+        parsed.output,
+        years=parsed.years,
+        stop=parsed.stop,
+        start=parsed.start,
+        spin_up=parsed.spin_up,
+        seed=parsed.seed,
+        native=parsed.native,
+        **levels,
+    )
+    sys.stdout.write(f"{parsed.output}: {ds.sizes['time']} states\n{ds.attrs['settings']}\n")
 
 
 if __name__ == "__main__":

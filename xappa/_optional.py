@@ -15,6 +15,8 @@ EXTRAS = {
     "cartopy": "plot",
     "scores": "verify",
     "pooch": "tutorial",
+    "jax": "osse",
+    "jcm": "osse",
 }
 
 

@@ -12,7 +12,7 @@ __all__ = ["show_versions"]
 _PACKAGES = (
     "xappa", "xarray", "numpy", "scipy", "torch", "azula", "dask", "cf-xarray", "pint",
     "pint-xarray", "safetensors", "netCDF4", "zarr", "tqdm", "xesmf", "cfgrib", "scores",
-    "matplotlib", "cartopy",
+    "matplotlib", "cartopy", "jcm", "jax",
 )  # fmt: skip
 
 
