@@ -93,7 +93,7 @@ def cut(path: Path, times: Mapping[str | None, int]) -> None:
     """
     import zarr
 
-    for group, count in times.items():
+    for group, count in sorted(times.items(), key=lambda item: item[1]):
         folder = path / group if group else path
         if not count:
             # a run killed while it made the group may have left any part of it
