@@ -29,7 +29,7 @@ def weights(ds: xr.Dataset) -> xr.DataArray:
 def jets(seasonal: xr.Dataset) -> pd.DataFrame:
     """Strongest zonal-mean zonal wind of each hemisphere, and where."""
     rows = []
-    for season in SEASONS:
+    for season in (season for season in SEASONS if season in seasonal.season):
         row: dict[str, Any] = {"season": season}
         for level in (250.0, 850.0):
             wind = seasonal.u.sel(season=season, level=level).mean(ZONAL)
