@@ -17,6 +17,7 @@ __all__ = [
     "ArgumentError",
     "BackgroundError",
     "BundleError",
+    "CheckpointError",
     "CoordinateError",
     "DataError",
     "ErrorCovarianceError",
@@ -30,6 +31,7 @@ __all__ = [
     "ObservationTypeError",
     "OperatorError",
     "TimeStepError",
+    "TrainingError",
     "UnitsError",
     "UnknownQuantityError",
     "VariableMismatchError",
@@ -204,6 +206,14 @@ class TimeStepError(HandshakeError):
 
 class BundleError(XappaError, OSError):
     """A bundle on disk is damaged, incomplete or not a bundle at all."""
+
+
+class CheckpointError(XappaError, OSError):
+    """A checkpoint of a training cannot be written, or what was written cannot be read."""
+
+
+class TrainingError(XappaError, RuntimeError):
+    """A training cannot go on: its loss is not finite, or its processes cannot share the work."""
 
 
 class MissingDependencyError(XappaError, ImportError):

@@ -14,7 +14,7 @@ from xappa.models.climatology import SeasonalTerms, regress
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Samples", "present_points", "read_samples"]
+__all__ = ["Samples", "check_missing", "present_points", "read_samples"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +125,26 @@ def present_points(states: Any, spec: StateSpec, where: str) -> np.ndarray:
         import dask
 
         always, ever = dask.compute(always, ever)
-    _check_missing(always, ever, spec, where)
+    check_missing(always, ever, spec, where)
     mask: np.ndarray = always
     return mask
 
 
-def _check_missing(always: np.ndarray, ever: np.ndarray, spec: StateSpec, where: str) -> None:
+def check_missing(always: np.ndarray, ever: np.ndarray, spec: StateSpec, where: str) -> None:
+    """Raise unless each point is always present or never, and some are.
+
+    Parameters
+    ----------
+    always, ever
+        Whether a value is there at all times, or at some, shape (P,).
+    spec, where
+        As for `present_points`.
+
+    Raises
+    ------
+    DataError
+        See `present_points`.
+    """
     if not ever.any():
         raise DataError(
             "the training data are empty: every value is missing",
