@@ -132,7 +132,7 @@ def test_trainings_that_cannot_be(change) -> None:
 
 def test_arguments_of_train(weather) -> None:
     with pytest.raises(ArgumentError, match="config is no configuration"):
-        xappa.train(weather, "tiny")
+        xappa.train(weather, 5)
     with pytest.raises(ArgumentError, match="seed is no integer"):
         xappa.train(weather, TINY, seed=1.5)
 
@@ -146,7 +146,7 @@ def test_latents_are_noisy_while_the_denoiser_learns(weather, monkeypatch) -> No
             seen.extend(zip(sigma.tolist(), x_t.detach(), strict=True))
             return super().at(x_t, sigma, dates)
 
-    monkeypatch.setattr("xappa.training.appa.BlanketDenoiser", Recorded)
+    monkeypatch.setattr("xappa.training.denoiser.BlanketDenoiser", Recorded)
     noisy = replace(TINY, latent_noise=1.0, autoencoder_steps=40, denoiser_steps=100)
     model = xappa.train(weather, noisy, seed=0, progress=False)
     clean = weather.isel(time=slice(72)).appa.encode(model).latent.values.var()

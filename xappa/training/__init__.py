@@ -1,5 +1,6 @@
 """Training of learned priors from Datasets."""
 
-from xappa.training.appa import AppaTraining, train
+from xappa.training.appa import train
+from xappa.training.config import PRESETS, AppaTraining
 
-__all__ = ["AppaTraining", "train"]
+__all__ = ["PRESETS", "AppaTraining", "train"]

@@ -1,0 +1,206 @@
+"""Trainings that a TOML file describes.
+
+::
+
+    name = "era5-uk"
+    preset = "tiny"
+    seed = 0
+
+    [data]
+    path = "era5.zarr"
+    variables = ["t2m"]
+    period = ["1990-01-01", "2017-12-31"]
+    validation = ["2018-01-01", "2018-12-31"]
+
+    [training]
+    denoiser_steps = 3000
+
+Only ``data.path`` is needed. Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xappa.errors import ArgumentError, DataError
+from xappa.training.config import PRESETS, AppaTraining, unknown_key
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Job", "settings_of"]
+
+_TOP = ("name", "preset", "seed", "data", "training")
+_DATA = ("path", "variables", "period", "validation")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training from a file.
+
+    Parameters
+    ----------
+    name
+        The model's name.
+    config
+        Sizes and steps.
+    seed
+        The seed.
+    path
+        Of the data: whatever xarray opens, or a pattern of NetCDF files; None without any.
+    variables
+        Names of the variables; None for all.
+    period, validation
+        First and last time of the data to learn from, and to judge by; None for all, and for the
+        end of the former.
+    """
+
+    name: str
+    config: AppaTraining
+    seed: int | None = 0
+    path: Path | None = None
+    variables: list[str] | None = None
+    period: tuple[str, str] | None = None
+    validation: tuple[str, str] | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Job:
+        """Read a TOML file.
+
+        Raises
+        ------
+        ArgumentError
+            If it cannot be read, or says what is not known.
+        """
+        path = Path(path)
+        try:
+            document = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ArgumentError(
+                "the configuration cannot be read",
+                where=str(path),
+                expected="a TOML file",
+                got=f"{type(error).__name__}: {error}",
+                remedy="correct the path or the file",
+            ) from error
+        data, training = _table(document, "data", path), _table(document, "training", path)
+        for keys, known, what in ((document, _TOP, "the entry"), (data, _DATA, "the entry data.")):
+            for key in keys:
+                if key not in known:
+                    raise unknown_key(key, known, what, str(path))
+        source = data.get("path")
+        return cls(
+            name=_text(document.get("name", path.stem), "name", path),
+            config=AppaTraining.preset(str(document.get("preset", "tiny")), **training),
+            seed=document.get("seed", 0),
+            path=None if source is None else path.parent / _text(source, "data.path", path),
+            variables=data.get("variables"),
+            period=_pair(data, "period", path),
+            validation=_pair(data, "validation", path),
+        )
+
+    def open(self) -> tuple[xr.Dataset, xr.Dataset | None]:
+        """Open the data: those to learn from, and those to judge by, if they are given.
+
+        Raises
+        ------
+        DataError
+            If there are none, or they cannot be read.
+        """
+        import xarray as xr
+
+        expected = "data.path: a Zarr store, a file that xarray opens, or a pattern of NetCDF files"
+        if self.path is None:
+            raise DataError("the configuration names no data", where="[data]", expected=expected)
+        try:
+            if "*" in str(self.path):
+                ds = xr.open_mfdataset(str(self.path))
+            else:
+                ds = xr.open_dataset(self.path, chunks={})
+        # each of xarray's engines raises errors of its own for what it cannot read
+        except Exception as error:
+            raise DataError(
+                "the training data cannot be read",
+                where=str(self.path),
+                expected=expected,
+                got=f"{type(error).__name__}: {str(error).partition('. ')[0]}",
+                remedy="correct the path, which is relative to the configuration",
+            ) from error
+        return _during(ds, self.period), (
+            None if self.validation is None else _during(ds, self.validation)
+        )
+
+
+def settings_of(config: Any) -> AppaTraining:
+    """Return the settings that a preset's name, a file or the settings themselves give.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of these.
+    """
+    if config is None:
+        return AppaTraining()
+    if isinstance(config, AppaTraining):
+        return config
+    if isinstance(config, Path) or (isinstance(config, str) and config.endswith(".toml")):
+        return Job.read(config).config
+    if isinstance(config, str):
+        return AppaTraining.preset(config)
+    raise ArgumentError(
+        "config is no configuration",
+        where="config=",
+        expected=f"one of {', '.join(PRESETS)}, the path of a TOML file, xappa.AppaTraining(...)",
+        got=type(config).__name__,
+        remedy="write for example xappa.AppaTraining(denoiser_steps=5000)",
+    )
+
+
+def _table(document: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, Mapping):
+        raise _wrong(path, name, "a table", table)
+    return table
+
+
+def _text(value: Any, name: str, path: Path) -> str:
+    if not isinstance(value, str):
+        raise _wrong(path, name, "text", value)
+    return value
+
+
+def _pair(data: Mapping[str, Any], name: str, path: Path) -> tuple[str, str] | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != 2:
+        raise _wrong(path, f"data.{name}", "the first and the last time", value)
+    return str(value[0]), str(value[1])
+
+
+def _wrong(path: Path, name: str, expected: str, got: Any) -> ArgumentError:
+    return ArgumentError(
+        f"{name} is not what it must be", where=str(path), expected=expected, got=repr(got)
+    )
+
+
+def _during(ds: xr.Dataset, period: tuple[str, str] | None) -> xr.Dataset:
+    """Return a Dataset between two times."""
+    if period is None:
+        return ds
+    from xappa.cf import find_axes
+
+    axes = find_axes(ds)
+    if axes.time is None or axes.time not in ds.indexes:
+        raise DataError(
+            "a period needs a time axis",
+            where="data.period",
+            expected="a coordinate of valid times that is an index",
+            got="none" if axes.time is None else axes.time,
+            remedy="leave the period out",
+        )
+    return ds.sel({axes.time: slice(*period)})
