@@ -1,4 +1,4 @@
-"""``python -m xappa``: versions, what data or a bundle are recognised as, and a nature run."""
+"""``python -m xappa``: versions, what data or a bundle are recognised as, training, nature runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m xappa", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_versions, _add_show, _add_nature_run):
+    for add in (_add_versions, _add_show, _add_train, _add_nature_run):
         add(commands)
     parsed = parser.parse_args(arguments)
     from xappa.errors import XappaError
@@ -123,6 +123,47 @@ def _nature_run(parsed: argparse.Namespace) -> None:
         **levels,
     )
     sys.stdout.write(f"{parsed.output}: {ds.sizes['time']} states\n{ds.attrs['settings']}\n")
+
+
+def _add_train(commands: Any) -> None:
+    added = commands.add_parser("train", help="train a model as a TOML file says")
+    added.add_argument("config", type=Path)
+    added.add_argument(
+        "--output",
+        type=Path,
+        help="folder of the checkpoints, the log and the bundle 'model'; by default the name of "
+        "the configuration, here",
+    )
+    again = added.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="go on with what the folder holds: the default"
+    )
+    again.add_argument("--restart", action="store_true", help="replace what the folder holds")
+    added.set_defaults(run=_train)
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    import os
+
+    from xappa.training import train
+    from xappa.training.job import Job
+
+    job = Job.read(parsed.config)
+    folder = parsed.output or Path(parsed.config.stem)
+    ds, validation = job.open()
+    model = train(
+        ds,
+        job.config,
+        variables=job.variables,
+        seed=job.seed,
+        name=job.name,
+        folder=folder,
+        resume=not parsed.restart,
+        validation=validation,
+    )
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started, the first
+        path = model.save(folder / "model", overwrite=True)
+        sys.stdout.write(f"{model!r}\n\n{path}\n")
 
 
 if __name__ == "__main__":
