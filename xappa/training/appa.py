@@ -46,9 +46,11 @@ from xappa.training.statistics import Statistics, statistics_of
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["AppaTraining", "train"]
+__all__ = ["train"]
 
 _YEAR = 360 * 86400.0
+#: States from which what the autoencoder loses is estimated, about, at most.
+_ENOUGH = 2048
 
 
 def train(
@@ -188,6 +190,7 @@ def _trained(data: TrainingData, run: Run, name: str) -> AppaModel:
         encoder = ConvAutoencoder(sizes)
         network = LatentTransformer(transformer_config(sizes, config))
     autoencoder = fit(autoencoder_stage(encoder.to(device), data, run), run)
+    del encoder  # its weights without average
     latents = encoded(autoencoder, data, run)
     span = float(data.seconds[-1] - data.seconds[0])
     parts = ("year", "day") if span >= _YEAR else ("day",)
@@ -206,7 +209,8 @@ def _trained(data: TrainingData, run: Run, name: str) -> AppaModel:
             "denoising": run.log.last("denoiser", "denoising"),
         },
     )
-    states = data.held.states.reshape(-1, *spec.shape)
+    autoencoder.checkpointing = denoiser.checkpointing = False  # those who guide decide anew
+    states = data.held.states.reshape(-1, *spec.shape)[:: max(1, len(data.held) // _ENOUGH)]
     lost = reconstruction_error(model, states) if run.processes.first else None
     lost = run.processes.from_first(lost)
     return remember(model.with_normalisation(reconstruction=lost))  # type: ignore[return-value]

@@ -111,11 +111,12 @@ class Series:
         states: np.ndarray = np.concatenate(dask.compute(*parts))[back]
         return states
 
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield all times in blocks, with their states (B, t, C, H, W).
+    def block(self, times: slice) -> np.ndarray:
+        """Return the states of some times, shape (B, t, C, H, W)."""
+        return np.asarray(self.states[:, times])
 
-        Blocks end where chunks do, so that each chunk is read once.
-        """
+    def blocks(self) -> Iterator[slice]:
+        """Yield all times in blocks that end where chunks do, so that each chunk is read once."""
         most = max(1, _BLOCK * self.times // max(1, self.states.nbytes))
         ends = np.arange(most, self.times + most, most).clip(max=self.times)
         if self.lazy:
@@ -123,8 +124,7 @@ class Series:
         first = 0
         for end, following in zip(ends, [*ends[1:], np.inf], strict=True):
             if following - first > most:
-                block = self.states[:, first:end]
-                yield slice(first, int(end)), np.asarray(block)
+                yield slice(first, int(end))
                 first = int(end)
 
 

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -29,6 +30,9 @@ from xappa.errors import TrainingError
 __all__ = ["Processes", "processes"]
 
 Value = TypeVar("Value")
+
+#: How long processes wait while the first one goes through the data, or validates.
+_PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ def processes() -> Iterator[Processes]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if not joined:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -116,10 +116,10 @@ class _Encoder:
     def _fill(self, values: np.ndarray, series: Series) -> None:
         """Encode this process's share of the blocks."""
         together = self.run.processes
-        for number, (times, block) in enumerate(series.blocks()):
+        for number, times in enumerate(series.blocks()):
             if number % together.size != together.rank:
                 continue
-            for member, states in enumerate(block):
+            for member, states in enumerate(series.block(times)):
                 scaled = torch.from_numpy(self.data.standardised(states))
                 parts = [
                     self.module.encode(part.to(together.device)).movedim(1, -1).flatten(1).cpu()

@@ -7,7 +7,6 @@ is therefore the weights, their moving average and the optimiser's moments.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -283,5 +282,9 @@ def _memory(device: torch.device) -> float:
     """Return the most bytes that were held on the device, or by the process."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # not every system tells
+        return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -139,7 +139,8 @@ class _Moments:
         mean, squares, changes = (np.zeros(shape) for _ in range(3))
         own = cls(mean, squares, changes, np.ones(shape, bool), np.zeros(shape, bool))
         last: np.ndarray | None = None
-        for times, block in series.blocks():
+        for times in series.blocks():
+            block = series.block(times)
             present = np.isfinite(block)
             own.always &= present.all((0, 1))
             own.ever |= present.any((0, 1))
