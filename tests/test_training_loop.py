@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -176,3 +178,37 @@ def test_a_progress_bar_says_the_loss(weather, capsys) -> None:
     said = capsys.readouterr().err
     assert "autoencoder" in said
     assert "loss=" in said
+
+
+def test_tensorboard_is_told_where_it_is_installed(tmp_path, monkeypatch) -> None:
+    told = []
+
+    class Writer:
+        def __init__(self, folder) -> None:
+            told.append(folder.name)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, value, step))
+
+        def close(self) -> None:
+            told.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr("xappa.training.log.find_spec", lambda name: name)
+    report = Log(tmp_path)
+    report.rewind({})
+    report.write("denoiser", 3, {"loss": 0.5})
+    report.close()
+    assert told == ["tensorboard", ("denoiser/loss", 0.5, 3), "closed"]
+
+
+def test_a_torn_log_is_mended(tmp_path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "stage,step,name,value\nautoencoder,1,loss,2.0\nautoencoder,9,loss,1.0\nautoencoder,10,lo"
+    )
+    report = Log(tmp_path)
+    report.rewind({"autoencoder": 5})
+    assert report.rows == [("autoencoder", 1, "loss", 2.0)]
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
