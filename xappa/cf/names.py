@@ -15,7 +15,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["COORDINATE_NAMES", "KNOWN", "NEAR_SURFACE", "STANDARD_NAME_ALIASES", "Known"]
+__all__ = [
+    "COORDINATE_NAMES",
+    "KNOWN",
+    "NEAR_SURFACE",
+    "STANDARD_NAME_ALIASES",
+    "STATION_NAMES",
+    "Known",
+]
 
 
 @dataclass(frozen=True)
@@ -208,3 +215,9 @@ COORDINATE_NAMES: dict[str, tuple[str, ...]] = {
     "month": ("month",),
 }
 """Names, in lower case, by which a coordinate without CF metadata is recognised."""
+
+STATION_NAMES = (
+    *("station", "station_id", "station_name", "platform", "platform_id"),
+    *("id", "name"),
+)
+"""Names, in lower case, by which coordinates that tell stations apart are recognised."""

@@ -28,6 +28,7 @@ import numpy as np
 import scipy.sparse
 
 from xappa.grid import Grid
+from xappa.observe.covariance import gaspari_cohn as by_half_width
 
 __all__ = ["LocalisingCorrelation", "gaspari_cohn", "localise"]
 
@@ -50,11 +51,7 @@ def gaspari_cohn(distance: np.ndarray, radius: float) -> np.ndarray:
     >>> gaspari_cohn(np.array([0.0, 500.0, 1000.0]), 1000.0).round(4)
     array([1.    , 0.2083, 0.    ])
     """
-    r = np.abs(np.asarray(distance, dtype=float)) / (radius / 2)
-    near = ((((-r / 4 + 0.5) * r + 0.625) * r - 5 / 3) * r * r) + 1
-    with np.errstate(divide="ignore"):
-        far = ((((r / 12 - 0.5) * r + 0.625) * r + 5 / 3) * r - 5) * r + 4 - 2 / (3 * r)
-    return np.where(r <= 1, near, np.where(r < 2, far, 0.0))
+    return by_half_width(np.asarray(distance, dtype=float) / (radius / 2))
 
 
 @dataclass(frozen=True, eq=False)

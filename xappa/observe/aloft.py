@@ -60,20 +60,15 @@ def is_aloft(found: Found, axes: Axes) -> bool:
     return _is_vertical(coord) or names[0] in array.dims or deeper
 
 
-def check_heights(found: Found) -> bool:
+def check_heights(array: xr.DataArray, where: str) -> None:
     """Check that heights above the ground, where there are several, are of one array each.
-
-    Returns
-    -------
-    bool
-        True; what is wrong raises.
 
     Raises
     ------
     CoordinateError
         If a coordinate of heights above ground differs between elements.
     """
-    for name, coord in found.array.coords.items():
+    for name, coord in array.coords.items():
         if standard_name(coord) != "height" or coord.dtype.kind not in "fiu" or coord.size < 2:
             continue
         if not np.isfinite(coord.values).any():
@@ -82,9 +77,8 @@ def check_heights(found: Found) -> bool:
         if high - low > _NEAR:
             raise CoordinateError(
                 "observations at several heights above ground are in one array",
-                where=f"{found.where}, coordinate {str(name)!r}",
+                where=f"{where}, coordinate {str(name)!r}",
                 expected="one height above ground in each array, or pressures or altitudes",
                 got=f"{low:g} to {high:g} m",
                 remedy="split them by their heights, one array for each",
             )
-    return True

@@ -98,7 +98,8 @@ def _said(found: Found) -> list[tuple[str, xr.DataArray]]:
         variables += [v.reset_coords(drop=True) for v in found.dataset.data_vars.values()]
     numeric = [v for v in variables if v.dtype.kind in "fiu" and v.name != found.array.name]
     by_standard = [(str(standard_name(v)), v) for v in numeric if standard_name(v) is not None]
-    high = [(ALTITUDE, v) for v in numeric if str(v.name) in altitude_names(found.array)[:1]]
+    chosen = altitude_names(found.array)[:1]
+    high = [(ALTITUDE, v) for v in numeric if str(v.name) in chosen]
     # the last of a name counts
     return [*by_standard, *((str(v.name), v) for v in numeric), *high]
 

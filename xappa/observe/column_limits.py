@@ -13,11 +13,10 @@ import numpy as np
 
 from xappa.cf import PRESSURE
 from xappa.observe.matching import BY_SIGMA, Match
+from xappa.observe.rows import ROUNDING
 
 __all__ = ["beyond_columns", "standard_altitude"]
 
-#: Relative difference of pressure that counts as none.
-_ROUNDING = 1e-6
 #: Metres, and share of the altitude, by which levels of weather differ from the standard's.
 _MARGIN, _SHARE = 500.0, 0.1
 #: Surface pressures between which weather is, Pa.
@@ -66,7 +65,7 @@ def beyond_columns(match: Match, arguments: Mapping[str, np.ndarray], size: int)
     if "kernel_pressure" in arguments:
         p = arguments["kernel_pressure"].reshape(size, -1)
         weights = arguments.get("weighting_function", arguments.get("averaging_kernel"))
-        out = (p < top * (1 - _ROUNDING)) | (p > bottom * (1 + _ROUNDING))
+        out = (p < top * (1 - ROUNDING)) | (p > bottom * (1 + ROUNDING))
         asked = out if weights is None else out & (weights.reshape(size, -1) != 0)
         return np.asarray(asked.any(axis=-1))
     return np.zeros(size, bool)

@@ -46,10 +46,10 @@ def gaspari_cohn(ratio: np.ndarray) -> np.ndarray:
     >>> gaspari_cohn(np.array([0.0, 1.0, 2.0])).round(4)
     array([1.    , 0.2083, 0.    ])
     """
-    r = np.asarray(ratio, dtype=np.float64)
-    near = (((-0.25 * r + 0.5) * r + 0.625) * r - 5 / 3) * r**2 + 1
-    s = np.where(r > 1, r, 1.0)
-    far = ((((s / 12 - 0.5) * s + 0.625) * s + 5 / 3) * s - 5) * s + 4 - 2 / (3 * s)
+    r = np.abs(np.asarray(ratio, dtype=np.float64))
+    near = ((((-r / 4 + 0.5) * r + 0.625) * r - 5 / 3) * r * r) + 1
+    with np.errstate(divide="ignore"):
+        far = ((((r / 12 - 0.5) * r + 0.625) * r + 5 / 3) * r - 5) * r + 4 - 2 / (3 * r)
     return np.where(r <= 1, near, np.where(r < 2, far, 0.0))
 
 

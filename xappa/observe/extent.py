@@ -25,6 +25,7 @@ from xappa.grid import Grid
 from xappa.observe.ancillary import on_elements
 from xappa.observe.containers import Found
 from xappa.observe.footprint import EXTREMES, Footprint
+from xappa.regrid.weights import longitude_bounds
 
 if TYPE_CHECKING:
     from xappa.bridge import StateSpec
@@ -212,11 +213,7 @@ def _cells(found: Found, axes: Axes) -> dict[str, np.ndarray]:
     if lat.dims != (axes.latitude,) or lon.dims != (axes.longitude,) or min(lat.size, lon.size) < 2:
         return {}
     grid = Grid(lat.values, lon.values)
-    east = grid.unwrapped_longitude
-    width = grid.longitude_widths
-    # of a periodic grid the cells are not symmetric about their points: their sums are
-    west = east[0] - width[0] / 2 if not grid.is_periodic else (east[0] + east[-1] - 360.0) / 2
-    meridians = west + np.concatenate([[0.0], np.cumsum(width)])
+    meridians = longitude_bounds(grid)
     sides = (
         (lat.dims, grid.latitude_bounds[:-1]),
         (lat.dims, grid.latitude_bounds[1:]),

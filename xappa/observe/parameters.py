@@ -8,11 +8,9 @@ from typing import Any
 
 from xappa.errors import OperatorError
 from xappa.observe.registry import RegisteredOperator, is_built_in
+from xappa.observe.rows import ROUNDING
 
 __all__ = ["ParametersError", "check_parameters"]
-
-#: Relative difference by which a layer may reach beyond the levels: rounding.
-_ROUNDING = 1e-6
 
 
 class ParametersError(OperatorError):
@@ -85,7 +83,7 @@ def _check_layer(
 ) -> None:
     bottom, top = max(levels), min(levels)
     try:
-        inside = bottom * (1 + _ROUNDING) >= lower > upper >= top * (1 - _ROUNDING)
+        inside = bottom * (1 + ROUNDING) >= lower > upper >= top * (1 - ROUNDING)
     except TypeError:
         inside = False
     if not inside:

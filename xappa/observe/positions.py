@@ -22,6 +22,7 @@ from xappa.cf import (
 from xappa.cf.names import COORDINATE_NAMES
 from xappa.cf.vertical import MODEL_LEVELS
 from xappa.errors import CoordinateError
+from xappa.observe.aloft import check_heights
 from xappa.observe.ancillary import ancillary_names, is_companion, on_elements
 from xappa.observe.checks import swapped_positions
 from xappa.observe.error import ERROR_COORDINATE
@@ -86,7 +87,8 @@ def read_positions(array: xr.DataArray, state: StateSpec, where: str) -> Positio
     Raises
     ------
     CoordinateError
-        If latitude or longitude is missing, a coordinate cannot be read, or there are members.
+        If latitude or longitude is missing, a coordinate cannot be read, there are members, or
+        several heights above ground.
     """
     axes = _axes(array, where)
 
@@ -116,7 +118,9 @@ def read_positions(array: xr.DataArray, state: StateSpec, where: str) -> Positio
         why = ", ".join(said) or "no time coordinate"
         guesses.append(f"{why}: the observations belong to the only state")
     at, vertical = None, PRESSURE
-    if axes.vertical is not None:
+    if axes.vertical is None:
+        check_heights(array, where)
+    else:
         coord, strange = _possible(array.coords[axes.vertical])
         guesses += strange
         levels, vertical, guess = vertical_levels(coord)

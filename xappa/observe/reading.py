@@ -11,7 +11,7 @@ import xarray as xr
 
 from xappa.errors import CoordinateError, UnitsError, XappaError, XappaErrors, raise_all
 from xappa.observe.airmass import air_mass
-from xappa.observe.aloft import check_heights, is_aloft
+from xappa.observe.aloft import is_aloft
 from xappa.observe.arguments import read_arguments, said_names
 from xappa.observe.column_limits import beyond_columns
 from xappa.observe.containers import Found, choose_columns, collect
@@ -185,8 +185,6 @@ def _understood(
     array, where = found.array, found.where
     positions = problems.attempt(read_positions, array, state, where)
     if positions is None:
-        return None
-    if positions.axes.vertical is None and problems.attempt(check_heights, found) is None:
         return None
     match = problems.attempt(
         match_quantity,

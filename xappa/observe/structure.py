@@ -29,6 +29,7 @@ from scipy.spatial import cKDTree
 
 from xappa import units
 from xappa.cf import timedelta_seconds
+from xappa.cf.names import STATION_NAMES
 from xappa.errors import ErrorCovarianceError, XappaError
 from xappa.grid import EARTH_RADIUS
 from xappa.observe.ancillary import on_elements
@@ -49,7 +50,6 @@ LENGTH, PERIOD, FUNCTION = (
 _NUGGET = 0.1
 #: Correlation lengths within which observations coincide; and beyond which nothing correlates.
 _CLOSE, _FAR = 0.02, 1e9
-_STATIONS = ("station", "station_name", "station_id", "platform", "platform_id", "name", "id")
 
 
 def read_structure(
@@ -284,7 +284,7 @@ def _platforms(found: Found) -> tuple[np.ndarray, tuple[str, ...]]:
         raise _bad(found, PLATFORM, f"a coordinate: {', '.join(map(str, array.coords))}")
     if named is None:
         roles = [name for name, coord in array.coords.items() if "cf_role" in coord.attrs]
-        known = [n for n in (*array.coords, *array.dims) if str(n).lower() in _STATIONS]
+        known = [n for n in (*array.coords, *array.dims) if str(n).lower() in STATION_NAMES]
         named = next(iter((*roles, *known)), None)
     if named is None:
         return np.zeros(array.size, np.int64), (str(found.name),)

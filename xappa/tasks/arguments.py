@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from xappa.errors import ArgumentError
 from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import METHODS, Guidance
-from xappa.observe import ObservationOperator
+from xappa.observe import ObservationSpec
 
 __all__ = [
     "DEFAULT_SAMPLER",
@@ -119,7 +120,7 @@ def cannot(model: Model, task: str) -> ArgumentError:
     )
 
 
-def check_correlated(method: str, operator: ObservationOperator) -> None:
+def check_correlated(method: str, specs: Sequence[ObservationSpec]) -> None:
     """Check that a method can treat errors that hang together.
 
     Raises
@@ -127,7 +128,7 @@ def check_correlated(method: str, operator: ObservationOperator) -> None:
     ArgumentError
         If it takes the variances of errors alone, and they have biases or correlations.
     """
-    if method in ("sda", "dps") and not operator.errors_are_independent:
+    if method in ("sda", "dps") and any(spec.structure is not None for spec in specs):
         raise ArgumentError(
             "biases and correlations of observation errors are beyond this method",
             where="method=",

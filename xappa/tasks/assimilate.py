@@ -20,7 +20,7 @@ from xappa.models.base import Model
 from xappa.models.catalogue import remember, resolve
 from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
-from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
+from xappa.observe import ObservationOperator, Status, read_observations
 from xappa.progress import progress_bar
 from xappa.tasks.arguments import check_correlated, check_overlap, check_sampling, describe_settings
 from xappa.tasks.background import describe_error, mean_state, relative_error
@@ -29,7 +29,7 @@ from xappa.tasks.doubts import warn_of_departures
 from xappa.tasks.expected import expected_equivalents, with_predictors
 from xappa.tasks.labels import count, finish, warn_of_guesses
 from xappa.tasks.lazy import decode_lazily, is_lazy, time_chunks
-from xappa.tasks.posterior import Posterior, check_exact, posterior_of
+from xappa.tasks.posterior import Posterior, check_exact, posterior_given, posterior_of
 from xappa.tasks.quality import QualityControl, controlled
 from xappa.tasks.window import Window, member_numbers
 
@@ -195,7 +195,8 @@ def assimilate(
     given = None if background is None or is_lazy(ds) else background.values
     specs = with_predictors(specs, model, window, given)
     if quality_control is not None:
-        check = partial(_checking, model, window, given, None if given is None else relative)
+        known = None if given is None else relative
+        check = partial(posterior_given, model, window, given, known)
         specs = controlled(specs, check, quality_control)
     operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     if not operator.n_used:
@@ -253,25 +254,13 @@ def _can_write(path: Path) -> bool:
 def _method(method: str | None, model: Model, operator: ObservationOperator) -> str:
     """Return the method asked for, or the model's own that can treat the operator."""
     if method is not None:
-        check_correlated(method, operator)
+        check_correlated(method, operator.specs)
         return method
     if model.default_method != "exact" or operator.is_linear:
         return model.default_method
     curved = ", ".join(b.spec.name for b in operator.blocks if not b.is_linear)
     warn(f"{curved}: not linear in the state, so that method='mmps' is taken", GuessWarning)
     return "mmps"
-
-
-def _checking(
-    model: Model,
-    window: Window,
-    background: np.ndarray | None,
-    relative: np.ndarray | None,
-    specs: Sequence[ObservationSpec],
-) -> Posterior:
-    """Return the posterior by which observations are checked."""
-    operator = ObservationOperator.build(specs, model.spec, window.operator_times)
-    return posterior_of(model, operator, window, background, relative)
 
 
 def _draw(

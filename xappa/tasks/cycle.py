@@ -15,13 +15,14 @@ from xappa.bridge import Layout, unpack
 from xappa.cf import timedelta_seconds
 from xappa.diffusion.markov import GaussianTrajectory, Initial
 from xappa.diffusion.noise import seed_of
-from xappa.errors import NoObservationsWarning, TimeStepError, warn
+from xappa.errors import NoObservationsWarning, TimeStepError, raise_all, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import open_model, remember
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
+from xappa.observe.checks import timeless_errors
 from xappa.progress import progress_bar
 from xappa.tasks.arguments import check_correlated, check_sampling, gaussian_model
 from xappa.tasks.assimilate import Settings
@@ -134,7 +135,8 @@ def cycle(
     }
     bar = progress_bar(progress, "cycle")
     seconds = np.asarray(layout.times)
-    check_correlated(method, ObservationOperator.build(specs, model.spec, seconds))
+    check_correlated(method, specs)
+    raise_all(timeless_errors(specs, seconds), "the observations do not fit the trajectory")
     posteriors = filtered(gaussian, specs, seconds, stride, quality_control)
     return _cycles(gaussian, posteriors, times, stride, settings, facts, bar)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from xappa.cf import to_seconds
 from xappa.errors import GuessWarning, NoModelError, XappaError, warn
 from xappa.models.base import Model
 from xappa.models.catalogue import resolve
-from xappa.observe import ObservationOperator, ObservationSpec, read_observations
+from xappa.observe import ObservationOperator, read_observations
 from xappa.observe.equivalents import equivalents
 from xappa.observe.table import observation_table
 from xappa.tasks.background import mean_state, relative_error
 from xappa.tasks.expected import expected_equivalents, with_predictors
-from xappa.tasks.posterior import posterior_of
+from xappa.tasks.posterior import posterior_given
 from xappa.tasks.quality import QualityControl, controlled
 from xappa.tasks.window import Window
 from xappa.units import difference_units, squared_units
@@ -127,13 +128,8 @@ def departures(
                 "are compared with the prior instead (pass background=)",
                 GuessWarning,
             )
-        given = model
-
-        def posterior(specs: Sequence[ObservationSpec]) -> Any:
-            operator = ObservationOperator.build(specs, given.spec, window.operator_times)
-            return posterior_of(given, operator, window, states, relative)
-
-        specs = controlled(specs, posterior, QualityControl(**json.loads(recorded)))
+        check = partial(posterior_given, model, window, states, relative)
+        specs = controlled(specs, check, QualityControl(**json.loads(recorded)))
     operator = ObservationOperator.build(specs, model.spec, window.operator_times)
     expected = None
     if background is None:

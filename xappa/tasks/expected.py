@@ -114,6 +114,8 @@ def with_true_predictors(operator: ObservationOperator, ds: xr.Dataset) -> Obser
         )
         arrays = [a.values.reshape(-1, spec.size).mean(axis=0) for a in equivalents(own, ds)]
         specs.append(with_air_mass(spec, arrays))
+    if all(new is old for new, old in zip(specs, operator.specs, strict=True)):
+        return operator
     return ObservationOperator.build(specs, operator.state, _times(operator))
 
 

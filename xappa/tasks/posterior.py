@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from xappa.errors import ArgumentError, OperatorError
@@ -10,12 +12,12 @@ from xappa.models.appa.posterior import LatentEstimate, LatentPosterior
 from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
-from xappa.observe import ObservationOperator
+from xappa.observe import ObservationOperator, ObservationSpec
 from xappa.tasks.arguments import cannot
 from xappa.tasks.background import condition, present_background
 from xappa.tasks.window import Window
 
-__all__ = ["Posterior", "check_exact", "posterior_of"]
+__all__ = ["Posterior", "check_exact", "posterior_given", "posterior_of"]
 
 Posterior = GaussianPosterior | LatentPosterior
 
@@ -66,6 +68,18 @@ def posterior_of(
         states = np.arange(*window.inside.indices(len(window.seconds)))
         estimate = LatentEstimate(states, latents, variance)
     return LatentPosterior(model, operator, window.seconds, estimate)
+
+
+def posterior_given(
+    model: Model,
+    window: Window,
+    background: np.ndarray | None,
+    relative: np.ndarray | None,
+    specs: Sequence[ObservationSpec],
+) -> Posterior:
+    """Return the posterior given observation arrays; see `posterior_of`."""
+    operator = ObservationOperator.build(specs, model.spec, window.operator_times)
+    return posterior_of(model, operator, window, background, relative)
 
 
 def check_exact(model: Model, operator: ObservationOperator) -> None:

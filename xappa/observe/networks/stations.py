@@ -23,7 +23,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xappa.cf import to_seconds
-from xappa.cf.names import COORDINATE_NAMES
+from xappa.cf.names import COORDINATE_NAMES, STATION_NAMES
 from xappa.diffusion.noise import generator
 from xappa.errors import ArgumentError, CoordinateError, ObservationTypeError
 from xappa.observe.networks.instruments import (
@@ -57,7 +57,6 @@ __all__ = [
 
 Times = npt.ArrayLike | xr.DataArray | None
 
-_NAMES = ("station", "station_id", "station_name", "platform", "platform_id", "id", "name")
 _ALTITUDES = ("altitude", "elevation", "elev", "station_elevation")
 _GOLDEN = (1 + np.sqrt(5)) / 2
 
@@ -356,7 +355,7 @@ def read_table(frame: Any, where: str) -> dict[str, np.ndarray]:
                 remedy=f"rename it: frame.rename(columns={{...: {role!r}}})",
             )
         columns[role] = np.asarray(given[name], dtype=np.float64)
-    name = next((name for name in _NAMES if name in given), None)
+    name = next((name for name in STATION_NAMES if name in given), None)
     n = columns["latitude"].size
     names = given[name] if name else [f"station {k:03d}" for k in range(n)]
     columns["station"] = np.asarray([str(one) for one in names], dtype=str)

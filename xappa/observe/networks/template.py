@@ -247,11 +247,7 @@ def metres(given: float | str, where: str) -> float:
     800000.0
     """
     try:
-        if isinstance(given, str):
-            number, _, unit = given.strip().partition(" ")
-            value = float(units.convert(float(number), unit or "m", "m"))
-        else:
-            value = float(given)
+        value = units.metres(given)
     except (TypeError, ValueError):
         value = np.nan
     if not (np.isfinite(value) and value > 0):
