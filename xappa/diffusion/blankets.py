@@ -6,6 +6,9 @@ A blanket's denoiser is preconditioned as Karras et al. (2022) do for data of un
     + \frac{\sigma_t}{\sqrt{1 + \sigma_t^2}}
     \operatorname{net} \left( \frac{x_t}{\sqrt{1 + \sigma_t^2}}, 10 \ln \sigma_t \right) .
 
+A network may know what a Gaussian of the same mean and covariance would be expected to be
+(`xappa.nn.gaussian`): that takes the place of the first term, and is told to the network, too.
+
 A trajectory of T states is cut into blankets that overlap, the blankets of all members are denoised
 in one batch, and the results are stitched: each state is taken from one blanket, or averaged.
 
@@ -48,7 +51,9 @@ class BlanketDenoiser(Denoiser):
     Parameters
     ----------
     network
-        Maps blankets (B, K, L), noise levels (B) and date features (B, K, 4) to (B, K, L).
+        Maps blankets (B, K, L), noise levels (B) and date features (B, K, 4) to (B, K, L); if it
+        has an attribute ``gaussian`` that is not None, that maps unscaled blankets, noise levels
+        and dates to what is expected of a Gaussian, which the network takes as its last argument.
     schedule
         The noise schedule.
     batch
@@ -77,18 +82,23 @@ class BlanketDenoiser(Denoiser):
         total = (1 + sigma**2).sqrt()
         level = (10 * sigma.log()).to(x_t)
         scale, skip, out = (a.to(x_t)[:, None, None] for a in (1 / total, total**-2, sigma / total))
-        size = self.batch or len(x_t)
-        batches = zip((scale * x_t).split(size), level.split(size), dates.split(size), strict=True)
-        if len(x_t) <= size:
-            network = self.network(scale * x_t, level, dates)
-        elif torch.is_grad_enabled():  # what does not fit is computed again for its gradient
-            network = torch.cat(
-                [checkpoint(self.network, *b, use_reentrant=False) for b in batches]
-            )
-        else:
-            network = torch.cat([self.network(*b) for b in batches])
-        expected: Tensor = skip * x_t + out * network
+        gaussian = getattr(self.network, "gaussian", None)
+        guess = skip * x_t if gaussian is None else gaussian(x_t, sigma, dates)
+        told = (scale * x_t, level, dates, *(() if gaussian is None else (guess,)))
+        expected: Tensor = guess + out * self._called(told)
         return expected
+
+    def _called(self, told: tuple[Tensor, ...]) -> Tensor:
+        """Call the network on as many blankets at once as it may see."""
+        if self.batch is None or len(told[0]) <= self.batch:
+            result: Tensor = self.network(*told)
+            return result
+        batches = zip(*(part.split(self.batch) for part in told), strict=True)
+        if torch.is_grad_enabled():  # what does not fit is computed again for its gradient
+            parts = [checkpoint(self.network, *b, use_reentrant=False) for b in batches]
+        else:
+            parts = [self.network(*b) for b in batches]
+        return torch.cat(parts)
 
     def forward(self, x_t: Tensor, t: Tensor, dates: Tensor, **kwargs: Any) -> DiracPosterior:
         """Return the expected latents given x_t (B, K, L) at time t, of shape () or (B)."""

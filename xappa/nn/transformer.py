@@ -28,6 +28,7 @@ from torch.nn.functional import layer_norm, linear, rms_norm, scaled_dot_product
 from torch.utils.checkpoint import checkpoint
 
 from xappa.errors import check_settings
+from xappa.nn.gaussian import GaussianBlanket
 from xappa.nn.layers import SineEncoding
 
 __all__ = ["LatentTransformer", "TransformerConfig"]
@@ -69,6 +70,8 @@ class TransformerConfig:
         Whether queries and keys are rotated by the token's coordinates.
     dropout
         Dropout rate.
+    modes
+        Patterns of the Gaussian that the network departs from, see `xappa.nn.gaussian`; 0 for none.
     """
 
     latent_shape: tuple[int, int, int]
@@ -84,6 +87,7 @@ class TransformerConfig:
     qk_norm: bool = True
     rope: bool = True
     dropout: float = 0.0
+    modes: int = 0
 
     def __post_init__(self) -> None:
         whole = (self.blanket_size, *self.latent_shape[:2])
@@ -91,6 +95,7 @@ class TransformerConfig:
             "patch_size": all(n % p == 0 for n, p in zip(whole, self.patch_size, strict=True)),
             "attention_heads": self.hid_channels % (2 * self.attention_heads) == 0,
             "mod_features": self.mod_features >= 4 and self.mod_features % 2 == 0,
+            "modes": 0 <= self.modes <= math.prod(self.latent_shape),
         }
         check_settings(
             self,
@@ -98,7 +103,7 @@ class TransformerConfig:
             what="the transformer",
             where="TransformerConfig",
             expected=f"patches that divide {whole}, an even number of channels for each "
-            "head, an even number of mod_features",
+            "head, an even number of mod_features, at most as many modes as a latent has values",
             remedy="correct it",
         )
 
@@ -231,8 +236,14 @@ class LatentTransformer(nn.Module):
         self.position_proj = nn.Linear(3 * config.hid_channels, config.hid_channels)
         self.noise_encoding = SineEncoding(config.mod_features)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.hid_blocks))
+        self.gaussian: GaussianBlanket | None = None
+        if config.modes:
+            self.gaussian = GaussianBlanket(config.latent_shape, config.blanket_size, config.modes)
+            self.guess_proj = nn.Linear(area * channels, config.hid_channels, bias=False)
 
-    def forward(self, x: Tensor, level: Tensor, dates: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, level: Tensor, dates: Tensor, guess: Tensor | None = None
+    ) -> Tensor:
         """Map noisy blankets.
 
         Parameters
@@ -243,6 +254,9 @@ class LatentTransformer(nn.Module):
             Noise level, shape (B) or ().
         dates
             Date features, shape (B, K, 4) or (K, 4), see `xappa.models.appa.date_features`.
+        guess
+            What the blankets would be expected to be were they Gaussian, shape (B, K, h w c); for
+            networks with ``modes`` alone.
 
         Returns
         -------
@@ -251,6 +265,8 @@ class LatentTransformer(nn.Module):
         """
         place = self._places(x)
         tokens = self._tokens(x, dates.to(x))
+        if guess is not None:
+            tokens = tokens + self.guess_proj(self._patches(guess))
         y = tokens + self.position_proj(self.position(place).flatten(-2))
         noise = self.noise_encoding(level.to(x).expand(len(x)))
         mask = self._mask(x.device)
@@ -264,14 +280,19 @@ class LatentTransformer(nn.Module):
     def _tokens(self, x: Tensor, dates: Tensor) -> Tensor:
         """Project patches of latents, and the dates once for each blanket: (B, N, C)."""
         c, (pt, ph, pw) = self.config.latent_shape[2], self.config.patch_size
-        nt, nh, nw = self.config.tokens
-        patches = x.reshape(-1, nt, pt, nh, ph, nw, pw, c).permute(0, 1, 3, 5, 7, 2, 4, 6)
         weight = self.in_proj.weight.unflatten(1, (-1, pt * ph * pw))
         own, dated = weight[:, :c].flatten(1), weight[:, c:].sum(-1)
         # sines and cosines of the year for all K states, then those of the hour
         flat = torch.cat([dates[..., :2].flatten(-2), dates[..., 2:].flatten(-2)], dim=-1)
         date = linear(flat, dated, self.in_proj.bias)
-        return linear(patches.reshape(len(x), nt * nh * nw, -1), own) + date.unsqueeze(-2)
+        return linear(self._patches(x), own) + date.unsqueeze(-2)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Cut latents (B, K, h w c) into patches, shape (B, N, c pt ph pw)."""
+        c, (pt, ph, pw) = self.config.latent_shape[2], self.config.patch_size
+        nt, nh, nw = self.config.tokens
+        patches = x.reshape(-1, nt, pt, nh, ph, nw, pw, c).permute(0, 1, 3, 5, 7, 2, 4, 6)
+        return patches.reshape(len(x), nt * nh * nw, -1)
 
     def _latents(self, y: Tensor) -> Tensor:
         """Put patches (B, N, c pt ph pw) back to (B, K, h w c)."""

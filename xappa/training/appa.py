@@ -27,7 +27,7 @@ from xappa.diffusion.noise import seed_of
 from xappa.errors import GuessWarning, warn
 from xappa.models.appa.calibration import reconstruction_error
 from xappa.models.appa.model import AppaModel
-from xappa.models.appa.normalisation import Normalisation
+from xappa.models.appa.normalisation import Normalisation, date_features
 from xappa.models.catalogue import remember
 from xappa.nn.autoencoder import ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer
@@ -37,6 +37,7 @@ from xappa.training.config import AppaTraining
 from xappa.training.data import Series, TrainingData, allowed, open_series, split
 from xappa.training.denoiser import denoiser_stage, transformer_config
 from xappa.training.distributed import Processes, processes
+from xappa.training.gaussian import gaussian_of
 from xappa.training.job import settings_of
 from xappa.training.latents import Latents, encoded
 from xappa.training.log import Log
@@ -194,6 +195,8 @@ def _trained(data: TrainingData, run: Run, name: str) -> AppaModel:
     latents = encoded(autoencoder, data, run)
     span = float(data.seconds[-1] - data.seconds[0])
     parts = ("year", "day") if span >= _YEAR else ("day",)
+    if network.gaussian is not None and not run.begun("denoiser"):
+        network.gaussian.load_state_dict(_gaussian(latents, data, parts, run))
     denoiser = fit(denoiser_stage(network.to(device), latents, data, parts, run), run)
     model = AppaModel(
         spec,
@@ -214,6 +217,20 @@ def _trained(data: TrainingData, run: Run, name: str) -> AppaModel:
     lost = reconstruction_error(model, states) if run.processes.first else None
     lost = run.processes.from_first(lost)
     return remember(model.with_normalisation(reconstruction=lost))  # type: ignore[return-value]
+
+
+def _gaussian(
+    latents: Latents, data: TrainingData, parts: tuple[str, ...], run: Run
+) -> dict[str, torch.Tensor]:
+    """Estimate the Gaussian that the denoiser departs from, in the first process for all."""
+    config, train = run.config, data.train
+    found = None
+    if run.processes.first:
+        dates = date_features(train.seconds, data.spec.calendar, parts)
+        found = gaussian_of(
+            latents, train, dates, config.blanket, config.modes, config.latent_noise
+        )
+    return run.processes.from_first(found)
 
 
 def _normalisation(own: Statistics, latents: Latents) -> Normalisation:

@@ -34,6 +34,9 @@ class AppaTraining:
         Of the transformer.
     patch_size
         States, rows and columns of latents in a token.
+    modes
+        Patterns of latents of a Gaussian that the denoiser departs from, so that it need not learn
+        what is linear (`xappa.nn.gaussian`); 0 for one of unit variance.
     schedule
         Noise schedule, its least and its largest level.
     autoencoder_steps, denoiser_steps
@@ -112,6 +115,7 @@ class AppaTraining:
     blocks: int = 4
     heads: int = 4
     patch_size: tuple[int, int, int] = (2, 1, 1)
+    modes: int = 0
     schedule: tuple[str, float, float] = ("rectified", 1e-3, 1e3)
     autoencoder_steps: int = 800
     denoiser_steps: int = 1500
@@ -204,7 +208,7 @@ _FREE = {
     "validation_states",
 }
 _EXPECTED = (
-    "whole numbers of 1 or more (blanket: 2; steps between reports: 0), tuples of them, "
+    "whole numbers of 1 or more (blanket: 2; modes, steps between reports: 0), tuples of them, "
     "latent_noise from 0 to 10, a positive learning_rate, held_out from 0 to 0.9, warmup from 0 "
     "to 1, ema from 0 to below 1, a clip and a weight_decay of 0 or more, a batch that accumulate "
     f"divides; climatology 'point' or 'channel'; level_weights 'equal' or 'pressure'; optimiser "
@@ -245,7 +249,7 @@ def _counts(own: AppaTraining) -> dict[str, bool]:
     positive += ["denoiser_steps", "batch", "accumulate", "prefetch", "validation_states"]
     good = {name: _whole(getattr(own, name)) for name in positive}
     good["blanket"] = _whole(own.blanket, 2)
-    for name in ("log_every", "validate_every", "checkpoint_every"):
+    for name in ("modes", "log_every", "validate_every", "checkpoint_every"):
         good[name] = _whole(getattr(own, name), 0)
     good["hid_channels"] = _wholes(own.hid_channels)
     good["hid_blocks"] = _wholes(own.hid_blocks)

@@ -44,6 +44,7 @@ def transformer_config(encoder: AutoencoderConfig, config: AppaTraining) -> Tran
         patch_size=config.patch_size,
         window_size=config.window,
         window_wraps=(False, False, encoder.boundary != "edge"),
+        modes=config.modes,
     )
 
 

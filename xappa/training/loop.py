@@ -105,9 +105,15 @@ class Run:
         path = self.checkpoint(stage)
         return None if path is None else load_checkpoint(path, self.identity_of(stage))
 
+    def begun(self, stage: str) -> bool:
+        """Return whether a stage has a checkpoint, in all processes alike."""
+        path = self.checkpoint(stage)
+        found = path is not None and path.is_file()
+        return self.processes.from_first(found if self.processes.first else None)
+
 
 _OF_DENOISER = {
-    *("channels", "blocks", "heads", "patch_size", "schedule"),
+    *("channels", "blocks", "heads", "patch_size", "modes", "schedule"),
     *("mod_features", "window", "denoiser_steps"),
 }
 

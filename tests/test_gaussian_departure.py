@@ -1,0 +1,176 @@
+"""The Gaussian that a learned denoiser may depart from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from training import TINY, log, weights
+
+import xappa
+from xappa.diffusion.blankets import BlanketDenoiser
+from xappa.diffusion.schedules import schedule_of
+from xappa.models.appa.normalisation import date_features
+from xappa.nn.gaussian import GaussianBlanket
+from xappa.training.gaussian import gaussian_of
+from xappa.training.latents import Latents
+
+SHAPE, K = (2, 3, 2), 3
+SIZE = 12
+DEPARTING = replace(TINY, modes=6)
+
+
+@pytest.fixture(scope="module")
+def weather() -> xr.Dataset:
+    return xappa.testing.weather(times=60)
+
+
+@pytest.fixture(scope="module")
+def model(weather) -> xappa.models.base.Model:
+    return xappa.train(weather, DEPARTING)
+
+
+def covariance(decay: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Of one latent, with a few large patterns, and its root."""
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((SIZE, SIZE)) * decay ** np.arange(SIZE)
+    return root @ root.T, root
+
+
+class Runs:
+    """What of a series matters here."""
+
+    def __init__(self, length: int) -> None:
+        self.runs = [slice(0, length // 2), slice(length // 2, length)]
+
+    def starts(self, length: int) -> np.ndarray:
+        return np.concatenate([np.arange(r.start, r.stop - length + 1) for r in self.runs])
+
+
+def series(length: int, phi: float, mean: np.ndarray, dates: np.ndarray) -> np.ndarray:
+    """A process in two runs, whose mean follows the first date feature."""
+    rng = np.random.default_rng(1)
+    kicks = rng.standard_normal((length, SIZE)) @ covariance()[1].T
+    z = np.empty((length, SIZE))
+    for t in range(length):
+        fresh = t in (0, length // 2)
+        z[t] = kicks[t] if fresh else phi * z[t - 1] + np.sqrt(1 - phi**2) * kicks[t]
+    return (z + np.outer(dates[:, 0], mean)).astype(np.float32)
+
+
+def test_all_patterns_give_the_closed_form() -> None:
+    phi, length, mean = 0.5, 20000, np.linspace(-1, 1, SIZE)
+    dates = date_features(np.arange(length) * 21600.0, "standard")
+    z = series(length, phi, mean, dates)
+    latents = Latents(z[None], z[None], np.zeros(2), np.ones(2))
+    gaussian = GaussianBlanket(SHAPE, K, SIZE)
+    gaussian.load_state_dict(gaussian_of(latents, Runs(length), dates, K, SIZE, 0.3))
+    one = covariance()[0] + 0.3**2 * np.eye(SIZE)
+    lags = np.abs(np.subtract.outer(np.arange(K), np.arange(K)))
+    # the noise of training is another one in each state
+    whole = np.kron(phi**lags, covariance()[0]) + 0.3**2 * np.eye(K * SIZE)
+    assert np.allclose(whole[:SIZE, :SIZE], one)
+    rng = np.random.default_rng(2)
+    about = (dates[100 : 100 + K, :1] * mean).ravel()
+    for sigma in (0.1, 1.0, 10.0):
+        x = rng.standard_normal(K * SIZE) * np.sqrt(1 + sigma**2)
+        expected = about + whole @ np.linalg.solve(whole + sigma**2 * np.eye(K * SIZE), x - about)
+        found = gaussian(
+            torch.tensor(x.reshape(1, K, SIZE)),
+            torch.tensor([sigma]),
+            torch.as_tensor(dates[None, 100 : 100 + K]),
+        )
+        # the covariance is that of a sample
+        np.testing.assert_allclose(found.numpy().ravel(), expected, atol=0.12)
+
+
+def test_few_patterns_are_symmetric_and_stay_between_prior_and_data() -> None:
+    length = 4000
+    dates = np.zeros((length, 4))
+    z = series(length, 0.9, np.zeros(SIZE), dates)
+    latents = Latents(z[None], z[None], np.zeros(2), np.ones(2))
+    gaussian = GaussianBlanket(SHAPE, K, 3)
+    gaussian.load_state_dict(gaussian_of(latents, Runs(length), dates, K, 3, 0.0))
+    zero = torch.zeros(1, K, 4)
+
+    def apply(x: torch.Tensor) -> torch.Tensor:
+        return gaussian(x.reshape(1, K, SIZE), torch.tensor([0.7]), zero).flatten()
+
+    start = torch.zeros(K * SIZE, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(apply, start)
+    torch.testing.assert_close(jacobian, jacobian.mT, atol=1e-6, rtol=0)
+    values = torch.linalg.eigvalsh(jacobian)
+    assert values.min() > -1e-6
+    assert values.max() < 1
+    # what the patterns leave is remembered from state to state, too
+    rest = gaussian.rest.numpy()
+    np.testing.assert_allclose(rest[1:] / rest[:-1], 0.9, atol=0.05)
+
+
+def test_a_denoiser_begins_where_the_gaussian_is(weather, tmp_path) -> None:
+    """Its first errors are far below those of a network that knows only mean and variance."""
+    found = {}
+    for name, config in {"departing": DEPARTING, "not": TINY}.items():
+        xappa.train(weather, config, folder=tmp_path / name)
+        losses = log(tmp_path / name).denoiser
+        found[name] = float(losses[:4].mean())
+    assert found["departing"] < 0.8 * found["not"]
+
+
+def test_a_departing_denoiser_is_kept(model, weather, tmp_path) -> None:
+    assert model.network.gaussian is not None
+    assert bool(model.network.gaussian.patterns.any())
+    opened = xappa.open_model(model.save(tmp_path / "bundle"))
+    assert opened.hash == model.hash
+    day = weather.isel(time=slice(4, 10))
+    obs = xappa.observe.random_stations(day, 5, variable="t2m", error=0.5, seed=0)
+    y = day.appa.observe(obs, seed=0)
+    one, other = (day.appa.assimilate(y, m, members=2, seed=0) for m in (model, opened))
+    xr.testing.assert_equal(one.drop_attrs(), other.drop_attrs())
+
+
+def test_a_killed_training_of_a_departing_denoiser_goes_on(
+    model, weather, tmp_path, monkeypatch
+) -> None:
+    from xappa.training.loop import _Trainer
+
+    steps = []
+    own = _Trainer._step
+
+    def step(self, *args):
+        steps.append(1)
+        if len(steps) == DEPARTING.autoencoder_steps + 13:
+            raise KeyboardInterrupt
+        own(self, *args)
+
+    monkeypatch.setattr(_Trainer, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        xappa.train(weather, DEPARTING, folder=tmp_path)
+    monkeypatch.setattr(_Trainer, "_step", own)
+    again = xappa.train(weather, DEPARTING, folder=tmp_path)
+    for name, value in weights(model).items():
+        np.testing.assert_array_equal(weights(again)[name], value)
+
+
+def test_the_noise_levels_ends() -> None:
+    """Little noise leaves latents as they are, and much of it the mean."""
+    torch.manual_seed(0)
+    gaussian = GaussianBlanket(SHAPE, K, 2)
+    patterns = torch.linalg.qr(torch.randn(SIZE, 2))[0]
+    with torch.no_grad():
+        gaussian.patterns.copy_(patterns)
+        gaussian.correlation[0].copy_(torch.eye(2))
+        gaussian.rest[0].fill_(0.5)
+        gaussian.mean[0].fill_(0.25)
+    network = torch.nn.Module()
+    network.gaussian = gaussian
+    network.forward = lambda x, level, dates, guess: torch.zeros_like(x)
+    denoiser = BlanketDenoiser(network, schedule_of("rectified", 1e-3, 1e3))
+    x = torch.randn(2, K, SIZE)
+    dates = torch.zeros(2, K, 4)
+    torch.testing.assert_close(denoiser.at(x, torch.tensor(1e-4), dates), x, atol=1e-5, rtol=1e-5)
+    far = denoiser.at(1e4 * x, torch.tensor(1e4), dates)
+    torch.testing.assert_close(far, torch.full_like(x, 0.25), atol=2e-3, rtol=0)
