@@ -174,3 +174,19 @@ def test_the_noise_levels_ends() -> None:
     torch.testing.assert_close(denoiser.at(x, torch.tensor(1e-4), dates), x, atol=1e-5, rtol=1e-5)
     far = denoiser.at(1e4 * x, torch.tensor(1e4), dates)
     torch.testing.assert_close(far, torch.full_like(x, 0.25), atol=2e-3, rtol=0)
+
+
+def test_a_rounded_model_takes_half_the_space(model, weather, tmp_path) -> None:
+    folders = {
+        name: own.save(tmp_path / name)
+        for name, own in {"whole": model, "rounded": model.rounded()}.items()
+    }
+    sizes = {k: (v / "weights.safetensors").stat().st_size for k, v in folders.items()}
+    assert sizes["rounded"] < 0.65 * sizes["whole"]
+    opened = xappa.open_model(folders["rounded"])
+    assert opened.hash == model.rounded().hash != model.hash
+    assert "float16" not in {array.dtype.name for array in weights(opened).values()}
+    states = weather.isel(time=slice(4))
+    whole, rounded = (states.appa.encode(own).appa.decode(own) for own in (model, opened))
+    for name in states.data_vars:
+        assert float(abs(whole[name] - rounded[name]).max()) < 0.01 * float(states[name].std())

@@ -1,5 +1,7 @@
 """Bundles on disk: a folder with ``model.json``, ``weights.safetensors`` and ``statistics.nc``.
 
+Arrays of single precision that half precision holds as they are are kept so (`AppaModel.rounded`).
+
 Nothing in a bundle is code. Opening one checks the format, that the files are whole (by SHA-256),
 and that the model built from them has the hash that was written: a damaged or foreign folder gives
 an error, never a silent fallback.
@@ -20,6 +22,8 @@ from xappa.bridge import StateSpec
 from xappa.errors import BundleError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from xappa.models.base import Model
 
 __all__ = ["FORMAT", "label_of", "load", "save"]
@@ -108,9 +112,22 @@ def _write_arrays(model: Model, folder: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in model.weights.items()}
+    arrays = {name: np.ascontiguousarray(_least(array)) for name, array in model.weights.items()}
     save_file(arrays, folder / _WEIGHTS)
-    model.statistics.to_netcdf(folder / _STATISTICS, engine="netcdf4")
+    statistics = model.statistics
+    packed = {name: {"zlib": True, "shuffle": True} for name in statistics.data_vars}
+    statistics.to_netcdf(folder / _STATISTICS, engine="netcdf4", encoding=packed)
+
+
+def _least(array: np.ndarray) -> np.ndarray:
+    """Return single precision as half precision where that loses nothing."""
+    import numpy as np
+
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), array) else array
 
 
 def load(path: str | Path) -> Model:
@@ -237,7 +254,10 @@ def _build(path: Path, document: dict[str, Any]) -> Model:
             remedy="update xappa",
         )
     try:
-        weights = load_file(path / _WEIGHTS)
+        weights = {
+            name: array.astype("float32") if array.dtype == "float16" else array
+            for name, array in load_file(path / _WEIGHTS).items()
+        }
         with xr.open_dataset(path / _STATISTICS, engine="netcdf4") as opened:
             statistics = opened.load()
         return KINDS[document["kind"]].rebuild(

@@ -20,6 +20,7 @@ Assimilation, arXiv:2504.18720.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -376,6 +377,30 @@ class AppaModel(Model):
                 got=repr(factor),
             )
         return self.with_normalisation(latent_std=factor * self.normalisation.latent_std)
+
+    def rounded(self) -> AppaModel:
+        """Return the model with weights that half precision holds: a bundle of half the size.
+
+        Networks compute as before, in the precision that the device and the options ask for.
+        """
+        copies = []
+        for network in (self.autoencoder, self.network):
+            copy = deepcopy(network)
+            halved = {name: value.half().float() for name, value in copy.state_dict().items()}
+            copy.load_state_dict(halved)
+            copies.append(copy)
+        own = self.normalisation
+        single = {name: getattr(own, name).astype(np.float32) for name in ("mean", "std")}
+        return AppaModel(
+            self.spec,
+            *copies,
+            self.schedule,
+            replace(own, **single),
+            self.date_parts,
+            name=self.name,
+            provenance=self.provenance,
+            scores=self.scores,
+        )
 
     def with_normalisation(self, **changes: np.ndarray | None) -> AppaModel:
         """Return the model with other statistics (see `Normalisation`); the networks are shared."""
