@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import xarray as xr
 import torch
 from training import TINY
 
@@ -175,6 +176,8 @@ def test_training_from_the_command_line(kind, tmp_path, capsys, monkeypatch) -> 
         ("data = 3", "data is not what it must be"),
         ("name = 3", "name is not what it must be"),
         ("[data]\npath = 3", "data.path is not what it must be"),
+        ("[data]\nlevels = 500", "data.levels is not what it must be"),
+        ("[data]\nlevels = ['500']", "data.levels is not what it must be"),
         ("preset = 'big'", "preset 'big' is not known"),
         ("[training]\nbatch = 0", "bad batch"),
         ("[training", "cannot be read"),
@@ -184,6 +187,20 @@ def test_files_that_say_what_is_not_known(text, match, tmp_path) -> None:
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(ArgumentError, match=match):
         Job.read(tmp_path / "bad.toml")
+
+
+def test_a_file_chooses_levels(tmp_path) -> None:
+    weather = xappa.testing.weather(times=4).t2m.rename("t")
+    levels = [850.0, 500.0, 250.0]
+    upper = xr.concat([weather] * 3, xr.Variable("level", levels, {"units": "hPa"}))
+    upper.level.attrs["standard_name"] = "air_pressure"
+    upper.to_dataset().to_netcdf(tmp_path / "upper.nc")
+    (tmp_path / "a.toml").write_text("[data]\npath = 'upper.nc'\nlevels = [250, 850]")
+    ds, _ = Job.read(tmp_path / "a.toml").open()
+    assert ds.level.values.tolist() == [250.0, 850.0]
+    (tmp_path / "a.toml").write_text("[data]\npath = 'upper.nc'\nlevels = [25000, 850]")
+    with pytest.raises(DataError, match="some of 850, 500, 250[\\s\\S]*got: 25000"):
+        Job.read(tmp_path / "a.toml").open()
 
 
 def test_files_without_data(tmp_path, capsys) -> None:

@@ -176,6 +176,17 @@ def test_another_denoiser_on_the_same_autoencoder(weather, whole, tmp_path) -> N
     assert log(tmp_path)["autoencoder"].equals(log(whole[1])["autoencoder"])
 
 
+def test_the_order_of_variables_is_no_other_training(tmp_path) -> None:
+    """Stores list their variables in any order."""
+    weather = xappa.testing.weather(times=60)
+    weather["a"] = 2 * weather.t2m
+    names = list(weather.data_vars)
+    config = replace(TINY, autoencoder_steps=2, denoiser_steps=2)
+    first = xappa.train(weather[names], config, folder=tmp_path)
+    again = xappa.train(weather[names[::-1]], config, folder=tmp_path)
+    assert first.hash == again.hash
+
+
 def test_a_restart_replaces_what_is_there(weather, tmp_path) -> None:
     short = replace(TINY, autoencoder_steps=3, denoiser_steps=3)
     xappa.train(weather, TINY, seed=5, folder=tmp_path, progress=False)

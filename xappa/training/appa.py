@@ -78,7 +78,7 @@ def train(
         TOML file (of which the preset and the table ``[training]`` count), or an `AppaTraining`;
         by default ``"tiny"``, for minutes on two cores.
     variables
-        Names of the variables to use; all gridded ones by default.
+        Names of the variables to use; all gridded ones by default, in alphabetical order.
     seed
         Of the first weights, the batches and the noise; None takes that of the training that goes
         on, or draws one, which is recorded.
@@ -152,6 +152,8 @@ def _read(
 ) -> tuple[TrainingData, dict[str, Any]]:
     """Return the data, and what tells them from others."""
     spec, axes = describe(ds, variables=variables)
+    if variables is None:  # stores list what they hold in any order, another one each time
+        spec, axes = describe(ds, variables=sorted(variable.name for variable in spec.variables))
     budget = allowed(config.memory, together.size)
     whole = open_series(ds, spec, budget)
     for guess in axes.guesses:

@@ -8,7 +8,8 @@
 
     [data]
     path = "era5.zarr"
-    variables = ["t2m"]
+    variables = ["t2m", "t"]
+    levels = [500, 850]
     period = ["1990-01-01", "2017-12-31"]
     validation = ["2018-01-01", "2018-12-31"]
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "settings_of"]
 
 _TOP = ("name", "preset", "seed", "data", "training")
-_DATA = ("path", "variables", "period", "validation")
+_DATA = ("path", "variables", "levels", "period", "validation")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Job:
         Of the data: whatever xarray opens, or a pattern of NetCDF files; None without any.
     variables
         Names of the variables; None for all.
+    levels
+        Values of their vertical coordinate, in its units; None for all.
     period, validation
         First and last time of the data to learn from, and to judge by; None for all, and for the
         end of the former.
@@ -64,6 +67,7 @@ class Job:
     seed: int | None = 0
     path: Path | None = None
     variables: list[str] | None = None
+    levels: list[float] | None = None
     period: tuple[str, str] | None = None
     validation: tuple[str, str] | None = None
 
@@ -99,6 +103,7 @@ class Job:
             seed=document.get("seed", 0),
             path=None if source is None else path.parent / _text(source, "data.path", path),
             variables=data.get("variables"),
+            levels=_numbers(data, "levels", path),
             period=_pair(data, "period", path),
             validation=_pair(data, "validation", path),
         )
@@ -130,6 +135,7 @@ class Job:
                 got=f"{type(error).__name__}: {str(error).partition('. ')[0]}",
                 remedy="correct the path, which is relative to the configuration",
             ) from error
+        ds = _at_levels(ds, self.levels)
         return _during(ds, self.period), (
             None if self.validation is None else _during(ds, self.validation)
         )
@@ -182,10 +188,41 @@ def _pair(data: Mapping[str, Any], name: str, path: Path) -> tuple[str, str] | N
     return str(value[0]), str(value[1])
 
 
+def _numbers(data: Mapping[str, Any], name: str, path: Path) -> list[float] | None:
+    values = data.get(name)
+    if values is None:
+        return None
+    good = isinstance(values, list) and values
+    if not good or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+        raise _wrong(path, f"data.{name}", "a list of numbers", values)
+    return [float(value) for value in values]
+
+
 def _wrong(path: Path, name: str, expected: str, got: Any) -> ArgumentError:
     return ArgumentError(
         f"{name} is not what it must be", where=str(path), expected=expected, got=repr(got)
     )
+
+
+def _at_levels(ds: xr.Dataset, levels: list[float] | None) -> xr.Dataset:
+    """Return a Dataset at some of its levels."""
+    if levels is None:
+        return ds
+    from xappa.cf import find_axes
+
+    vertical = find_axes(ds).vertical
+    there = [] if vertical is None or vertical not in ds.indexes else list(ds.indexes[vertical])
+    if missing := [level for level in levels if level not in there]:
+        raise DataError(
+            "the data have no such levels",
+            where="data.levels",
+            expected=f"some of {', '.join(f'{level:g}' for level in there)}"
+            if there
+            else "a vertical coordinate of pressure that is an index",
+            got=", ".join(f"{level:g}" for level in missing),
+            remedy="write levels in the units of the coordinate, or leave the entry out",
+        )
+    return ds.sel({vertical: levels})
 
 
 def _during(ds: xr.Dataset, period: tuple[str, str] | None) -> xr.Dataset:

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["AppaModel", "loaded"]
+
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 #: Of standardised latents that were encoded; without any, guidance would be stiff.
 _LEAST_VARIANCE = 1e-4
@@ -383,19 +385,13 @@ class AppaModel(Model):
 
         Networks compute as before, in the precision that the device and the options ask for.
         """
-        copies = []
-        for network in (self.autoencoder, self.network):
-            copy = deepcopy(network)
-            halved = {name: value.half().float() for name, value in copy.state_dict().items()}
-            copy.load_state_dict(halved)
-            copies.append(copy)
         own = self.normalisation
-        single = {name: getattr(own, name).astype(np.float32) for name in ("mean", "std")}
         return AppaModel(
             self.spec,
-            *copies,
+            _halved(self.autoencoder),
+            _halved(self.network),
             self.schedule,
-            replace(own, **single),
+            replace(own, mean=own.mean.astype(np.float32), std=own.std.astype(np.float32)),
             self.date_parts,
             name=self.name,
             provenance=self.provenance,
@@ -423,6 +419,13 @@ def loaded(kind: Any, config: Any, weights: Mapping[str, Tensor]) -> Any:
         network = kind(config)
     network.load_state_dict(weights, assign=True)
     return network
+
+
+def _halved(network: Network) -> Network:
+    """Copy a network, its weights rounded to half precision."""
+    copy = deepcopy(network)
+    copy.load_state_dict({name: value.half().float() for name, value in copy.state_dict().items()})
+    return copy
 
 
 def _tuples(kind: Any, values: Mapping[str, Any]) -> Any:
