@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import xarray as xr
 import torch
+import xarray as xr
 from training import TINY
 
 import xappa
@@ -199,7 +199,7 @@ def test_a_file_chooses_levels(tmp_path) -> None:
     ds, _ = Job.read(tmp_path / "a.toml").open()
     assert ds.level.values.tolist() == [250.0, 850.0]
     (tmp_path / "a.toml").write_text("[data]\npath = 'upper.nc'\nlevels = [25000, 850]")
-    with pytest.raises(DataError, match="some of 850, 500, 250[\\s\\S]*got: 25000"):
+    with pytest.raises(DataError, match=r"some of 850, 500, 250[\s\S]*got: 25000"):
         Job.read(tmp_path / "a.toml").open()
 
 
