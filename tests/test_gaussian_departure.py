@@ -13,8 +13,12 @@ from training import TINY, log, weights
 import xappa
 from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.schedules import schedule_of
+from xappa.diffusion.scoped import FixedDates
+from xappa.models.appa.guide import Blankets
 from xappa.models.appa.normalisation import date_features
+from xappa.models.appa.posterior import LatentPosterior
 from xappa.nn.gaussian import GaussianBlanket
+from xappa.observe import ObservationOperator, read_observations
 from xappa.training.gaussian import gaussian_of
 from xappa.training.latents import Latents
 
@@ -190,3 +194,32 @@ def test_a_rounded_model_takes_half_the_space(model, weather, tmp_path) -> None:
     whole, rounded = (states.appa.encode(own).appa.decode(own) for own in (model, opened))
     for name in states.data_vars:
         assert float(abs(whole[name] - rounded[name]).max()) < 0.01 * float(states[name].std())
+
+
+def guided(model, window, y, **settings):
+    """The guided denoiser of one blanket, its noisy latents and a middling time."""
+    seconds = window.time.values.astype("datetime64[s]").astype(float)
+    specs = read_observations(y, model.spec)
+    operator = ObservationOperator.build(specs, model.spec, seconds)
+    parts = Blankets([LatentPosterior(model, operator, seconds)])
+    guide = parts.guide("mmps", xappa.Guidance(rtol=0.0, **settings))
+    x = torch.randn(1, 4, model.latent_size, generator=torch.Generator().manual_seed(0))
+    return guide(FixedDates(model.denoiser, model.dates(seconds)[None].float())), 3 * x
+
+
+@pytest.mark.parametrize("count", [7, 12])
+def test_the_gaussian_shortens_the_solve(model, weather, count) -> None:
+    """It decides how fast the solve converges, and not what it converges to."""
+    window = weather.isel(time=slice(4, 8))
+    network = xappa.observe.random_stations(window, count, variable="t2m", error=0.2, seed=0)
+    y = window.appa.observe(network, seed=0)
+    time = torch.tensor(0.7, dtype=torch.float64)
+    found = {}
+    for precondition in (True, False):
+        for iterations in (1, 4 * count):
+            own = {"precondition": precondition, "iterations": iterations}
+            denoiser, x = guided(model, window, y, **own)
+            found[precondition, iterations] = denoiser(x, time).mean, denoiser.last.residual
+    assert float(found[True, 1][1]) < 0.7 * float(found[False, 1][1])
+    whole = [found[precondition, 4 * count][0] for precondition in (True, False)]
+    torch.testing.assert_close(*whole, atol=2e-3, rtol=1e-3)

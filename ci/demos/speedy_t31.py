@@ -52,8 +52,8 @@ def main() -> None:
 
     heading("Scores against the truth, in the variables' units")
     print(scores(model, analysis, forecast, truth).to_string(float_format="{:.3g}".format))
-    heading("At stations that were not assimilated: departures over expected standard deviations")
-    print(departures(analysis, held_out).round(2).to_string())
+    heading(f"Scores at {KEPT} stations that were not assimilated")
+    print(held_out_scores(analysis, held_out, truth).to_string(float_format="{:.3g}".format))
 
     with timed("write, open again and plot"):
         path = arguments.output / "analysis.nc"
@@ -89,15 +89,46 @@ def scores(
     return pd.concat(tables.values())
 
 
-def departures(analysis: xr.Dataset, held_out: xr.Dataset) -> pd.DataFrame:
-    """Return the spread of departures from held-out observations over what is expected."""
-    found = analysis.appa.departures(held_out)
-    return found
+def held_out_scores(analysis: xr.Dataset, held_out: xr.Dataset, truth: xr.Dataset) -> pd.DataFrame:
+    """Return scores of the equivalents at stations that were not assimilated, against the truth."""
+    at_stations = truth.appa.operator(held_out)
+    equivalents = {"analysis": at_stations(analysis)}
+    names = ("rmse", "crps", "spread_skill")
+    return xappa.verify.table(equivalents, at_stations(truth), scores=names, weights=None)
 
 
 def figure(analysis: xr.Dataset, truth: xr.Dataset, obs: xr.Dataset) -> plt.Figure:
-    """Draw the truth and the analysis of 500 hPa, the spread, and the rank histogram."""
-    fig, axes = plt.subplots(2, 2, figsize=(13, 7.5), layout="constrained")
+    """Draw the jets of analysis and truth, the spread, the error, and the rank histogram."""
+    plt.rcParams.update({"font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold"})
+    fig, axes = plt.subplots(2, 2, figsize=(13, 7.4), layout="constrained")
+    when = analysis.time[STATES // 2]
+    wind = analysis.u.sel(time=when, pressure=250)
+    true = truth.u.sel(time=when, level=250)
+    bar = {"label": "eastward wind [m s-1]", "shrink": 0.9, "pad": 0.02}
+    mean = wind.mean("member", keep_attrs=True)
+    mean.plot.pcolormesh(ax=axes[0, 0], cmap="RdBu_r", vmin=-60, vmax=60, cbar_kwargs=bar)
+    lines = axes[0, 0].contour(
+        true.longitude, true.latitude, true, levels=[-20, 20, 40, 60], colors="black", linewidths=1
+    )
+    axes[0, 0].clabel(lines, fontsize=7)
+    axes[0, 0].set_title("Wind at 250 hPa: analysis mean, and the truth (lines)", loc="left")
+    xappa.plot.spread_map(wind, ax=axes[0, 1])
+    seen = {"s": 9, "c": "white", "edgecolors": "black", "linewidths": 0.6, "zorder": 5}
+    axes[0, 1].scatter(obs.longitude % 360, obs.latitude, **seen)
+    axes[0, 1].set_title("Its spread, and the stations", loc="left")
+    error = abs(mean - true.drop_vars("level")).assign_attrs(mean.attrs)
+    bar["label"] = "absolute error [m s-1]"
+    error.plot.pcolormesh(ax=axes[1, 0], cmap="magma_r", vmin=0, vmax=10, cbar_kwargs=bar)
+    axes[1, 0].set_title("Error of the mean", loc="left")
+    for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
+        land = truth.lsm.isel(time=0) if "time" in truth.lsm.dims else truth.lsm
+        ax.contour(truth.longitude, truth.latitude, land, [0.5], colors="grey", linewidths=0.6)
+        ax.set(xlabel="", ylabel="")
+    ranks = xappa.verify.rank_histogram(
+        analysis.u.rename(pressure="level"), truth.u.sel(time=analysis.time)
+    )
+    xappa.plot.rank_histogram(ranks, ax=axes[1, 1])
+    axes[1, 1].set_title("Rank histogram of the eastward wind, all levels", loc="left")
     return fig
 
 

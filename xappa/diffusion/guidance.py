@@ -95,7 +95,7 @@ class _Guided(Denoiser):
 
 
 class _KrylovGuided(_Guided):
-    """Guidance that solves (R + A V Aᵀ) u = y - A(x̂), the step V Aᵀ u being a by-product.
+    r"""Guidance that solves (R + A V Aᵀ) u = y - A(x̂), the step V Aᵀ u being a by-product.
 
     Parameters
     ----------
@@ -110,6 +110,9 @@ class _KrylovGuided(_Guided):
     whiten
         Whether the system is scaled by the standard deviations of R, so that few iterations do
         for observations of different units and errors; the methods as published do not.
+    precondition
+        Maps a noise level :math:`\sigma_t / \alpha_t` to an approximate inverse of R + A V Aᵀ, a
+        map of (B, n), which is applied from the right; with ``"gmres"`` alone.
     """
 
     def __init__(
@@ -123,10 +126,11 @@ class _KrylovGuided(_Guided):
         iterations: int = 100,
         rtol: float = 1e-2,
         whiten: bool = True,
+        precondition: Callable[[float], Callable[[Tensor], Tensor]] | None = None,
     ) -> None:
         super().__init__(denoiser, y, operator, noise)
         self.solver, self.iterations, self.rtol = SOLVERS[solver], iterations, rtol
-        self.whiten = whiten
+        self.whiten, self.precondition = whiten, precondition
         self.last: Solution | None = None
 
     def _solve(
@@ -135,19 +139,29 @@ class _KrylovGuided(_Guided):
         y_hat: Tensor,
         adjoint: Callable[[Tensor], Tensor],
         covariance: Callable[[Tensor], Tensor],
+        t: Tensor,
     ) -> Solution:
         """Return (R + A V Aᵀ)⁻¹ (y - ŷ), with V Aᵀ times it, of the shape of x̂, as by-product."""
         scale = self.noise.diagonal.rsqrt() if self.whiten else y_hat.new_ones(())
+        unscaled = self._unscaled(scale, t)
 
         def product(v: Tensor) -> tuple[Tensor, Tensor]:
-            v = scale * v
+            v = unscaled(v)
             vatv = covariance(adjoint(v))
             avatv = torch.func.jvp(self.operator, (x_hat,), (vatv,))[1]
             return scale * (self.noise @ v + avatv), vatv
 
         departure = scale * (self.y - y_hat).detach()
         self.last = self.solver(product, departure, iterations=self.iterations, rtol=self.rtol)
-        return replace(self.last, solution=scale * self.last.solution)
+        return replace(self.last, solution=unscaled(self.last.solution))
+
+    def _unscaled(self, scale: Tensor, t: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the map from the unknowns of the solve to u."""
+        if self.precondition is None:
+            return lambda v: scale * v
+        alpha, sigma = self.schedule(t)
+        inverse = self.precondition(float(sigma / alpha))
+        return lambda v: inverse(v / scale)
 
 
 class MMPSDenoiser(_KrylovGuided):
@@ -199,9 +213,10 @@ class MMPSDenoiser(_KrylovGuided):
 
         value = x_hat.detach()
         if self.simple:
-            found = self._solve(value, y_hat, adjoint, lambda v: simple * v)
+            found = self._solve(value, y_hat, adjoint, lambda v: simple * v, t)
             return DiracPosterior(mean=value + tweedie(adjoint(found.solution)))
-        return DiracPosterior(mean=value + self._solve(value, y_hat, adjoint, tweedie).by_product)
+        found = self._solve(value, y_hat, adjoint, tweedie, t)
+        return DiracPosterior(mean=value + found.by_product)
 
 
 class JFPSDenoiser(_KrylovGuided):
@@ -242,7 +257,7 @@ class JFPSDenoiser(_KrylovGuided):
         def adjoint(v: Tensor) -> Tensor:
             return _vjp(y_hat, x_out, v)
 
-        found = self._solve(x_hat, y_hat, adjoint, lambda v: self.covariance(v, t))
+        found = self._solve(x_hat, y_hat, adjoint, lambda v: self.covariance(v, t), t)
         return DiracPosterior(mean=x_hat + found.by_product)
 
 

@@ -40,6 +40,10 @@ class Guidance:
         `xappa.diffusion.guidance.MMPSDenoiser`.
     whiten
         Whether the solve is scaled by the errors of the observations.
+    precondition
+        Of ``mmps`` with a learned prior whose denoiser departs from a Gaussian: whether the solve
+        begins from what that Gaussian would make of the observations, so that one iteration does
+        what dozens do without.
     scope
         With a learned prior: whether each ``"blanket"`` is guided by itself before they are
         stitched, or the whole ``"trajectory"`` after, which decodes each state once instead of
@@ -65,6 +69,7 @@ class Guidance:
     zeta: float = 1.0
     covariance: str = "tweedie"
     whiten: bool = True
+    precondition: bool = True
     scope: str = "blanket"
     stitching: str = "symmetrical"
     overlap: int | None = None
@@ -79,6 +84,7 @@ class Guidance:
             "zeta": _real(self.zeta) and self.zeta >= 0,
             "covariance": self.covariance in ("tweedie", "simple"),
             "whiten": isinstance(self.whiten, bool),
+            "precondition": isinstance(self.precondition, bool),
             "scope": self.scope in ("trajectory", "blanket"),
             "stitching": self.stitching in STITCHINGS,
             "overlap": self.overlap is None or _whole(self.overlap, 0),

@@ -89,7 +89,7 @@ class GaussianBlanket(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x if x.dtype.itemsize >= 4 else x.float()
-            vectors, values, turn, levels = (part.to(x) for part in self._spectra())
+            vectors, values, turn, levels = (part.to(x) for part in self.spectra())
             noise = sigma.to(x)[:, None] ** 2
             patterns = self.patterns.to(x)
             mean = date_terms(dates.to(x)) @ self.mean.to(x)
@@ -110,7 +110,7 @@ class GaussianBlanket(nn.Module):
         return torch.einsum("bjnc,ckj->bknc", known, turn).flatten(-2)
 
     @torch.no_grad()
-    def _spectra(self) -> tuple[Tensor, ...]:
+    def spectra(self) -> tuple[Tensor, ...]:
         """Eigenvectors and -values of the components (K r) and of the rest (c, K), kept."""
         if self._kept is None or self._kept[0] != self.std.device:
             scale = self.std.double()

@@ -50,6 +50,34 @@ class Backbone(nn.Module):
         return self.last(h)
 
 
+class Ring(nn.Module):
+    """Residual convolutions around a circle of n points, whose channels are the K states."""
+
+    def __init__(self, window: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.window = window
+        self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
+
+        def conv(inner: int, outer: int) -> nn.Conv1d:
+            return nn.Conv1d(inner, outer, 5, padding=2, padding_mode="circular")
+
+        self.first, self.last = conv(window, width), conv(width, window)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(1, width), conv(width, width), nn.SiLU(), conv(width, width))
+            for _ in range(blocks)
+        )
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Map windows (B, K n) and the log of the noise, shape () or (B,), to (B, K n)."""
+        phase = t.reshape(-1, 1) * torch.exp(torch.linspace(-2, 3, 16).to(x))
+        embedded = self.time(torch.cat([phase.sin(), phase.cos()], dim=-1))[..., None]
+        h = self.first(x.unflatten(-1, (self.window, -1)))
+        for block in self.blocks:
+            h = h + block(h + embedded)
+        return self.last(h).flatten(-2)
+
+
 class Prior:
     """A denoiser of standardised windows (B, K n)."""
 
@@ -57,7 +85,11 @@ class Prior:
         self.experiment, self.window = experiment, window
         self.mean, self.std = np.zeros(experiment.size), np.ones(experiment.size)
         self.schedule = KarrasSchedule(sigma_min=2e-3, sigma_max=100.0)
-        backbone = Backbone(window * experiment.size, width, blocks)
+        backbone: nn.Module = (
+            Backbone(window * experiment.size, width, blocks)
+            if experiment.size == 3
+            else Ring(window, width, blocks)
+        )
         self.denoiser = KarrasDenoiser(backbone, self.schedule)
 
 

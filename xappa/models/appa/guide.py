@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from xappa.diffusion.guidance import JFPSDenoiser, MMPSDenoiser, SDADenoiser
 from xappa.diffusion.scoped import FixedDates
+from xappa.models.appa.precondition import GaussianPreconditioner
 from xappa.models.settings import Guidance
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["Blankets", "ObservationNoise", "bounding_scale", "guided"]
 DEFAULT_ITERATIONS = 3
 
 Observe = Callable[[Tensor], Tensor]
+Precondition = Callable[[float], Callable[[Tensor], Tensor]]
 
 
 class ObservationNoise:
@@ -66,6 +68,7 @@ def guided(
     scale: Tensor,
     method: str,
     guidance: Guidance,
+    precondition: Precondition | None = None,
 ) -> Denoiser:
     """Condition a denoiser on observations.
 
@@ -85,6 +88,8 @@ def guided(
         ``"mmps"``, ``"jfps"`` or ``"sda"``.
     guidance
         Further settings.
+    precondition
+        Of ``mmps`` by ``"gmres"``, see `MMPSDenoiser`.
     """
     if method == "sda":
         return SDADenoiser(prior, y, observe, noise, scale, gamma=guidance.gamma)
@@ -97,6 +102,8 @@ def guided(
     if method == "jfps":
         return JFPSDenoiser(prior, y, observe, noise, _unit_covariance(prior), **krylov)
     simple = guidance.covariance == "simple"
+    if krylov["solver"] == "gmres" and not simple:
+        krylov["precondition"] = precondition
     return MMPSDenoiser(prior, y, observe, noise, simple=simple, **krylov)
 
 
@@ -186,11 +193,37 @@ class Blankets:
             z = scale.new_zeros(len(self.parts), len(first.padded), first.model.latent_size)
             scale = bounding_scale(self.observe, scale, z)
 
+        precondition = (
+            self._preconditioner() if method == "mmps" and guidance.precondition else None
+        )
+
         def guide(prior: FixedDates) -> Denoiser:
             members = len(prior.dates) // len(self.parts)
             lead = (members, len(self.parts), self.size)
             y, variance, s = (a.expand(lead).flatten(0, 1) for a in (self.y, self.variance, scale))
             noise = ObservationNoise(variance, [part.correlated for part in self.parts])
-            return guided(prior, y, self.observe, noise, s, method, guidance)
+            return guided(prior, y, self.observe, noise, s, method, guidance, precondition)
 
         return guide
+
+    def _preconditioner(self) -> Precondition | None:
+        """Return the approximate inverses of all blankets, where there are any."""
+        known = any(part.estimate is not None for part in self.parts)
+        if known or getattr(self.parts[0].model.network, "gaussian", None) is None:
+            return None
+        own = [GaussianPreconditioner(part) for part in self.parts]
+
+        def precondition(sigma: float) -> Callable[[Tensor], Tensor]:
+            inverses = [part.at(sigma) for part in own]
+
+            def apply(v: Tensor) -> Tensor:
+                blankets = v.unflatten(0, (-1, len(own))).unbind(1)
+                solved = [
+                    functional.pad(inverse(each[:, : part.n]), (0, self.size - part.n))
+                    for inverse, part, each in zip(inverses, own, blankets, strict=True)
+                ]
+                return torch.stack(solved, dim=1).flatten(0, 1)
+
+            return apply
+
+        return precondition

@@ -165,6 +165,8 @@ class AppaModel(Model):
 
     def to(self, device: torch.device) -> AppaModel:
         """Move the networks to a device, and return the model."""
+        if device != self.device:
+            self.__dict__.pop("decoded_patterns", None)
         self.autoencoder.to(device)
         self.network.to(device)
         return self
@@ -173,6 +175,13 @@ class AppaModel(Model):
     def denoiser(self) -> BlanketDenoiser:
         """The denoiser of blankets, an azula `Denoiser` of latents (B, K, L)."""
         return BlanketDenoiser(self.network, self._levels)
+
+    @cached_property
+    def decoded_patterns(self) -> Tensor:
+        """What the patterns of the denoiser's Gaussian are decoded to, see `precondition`."""
+        from xappa.models.appa.precondition import decoded_patterns
+
+        return decoded_patterns(self)
 
     def dates(self, seconds: np.ndarray) -> Tensor:
         """Return the date features of times (T,): shape (T, 4), float64, where the networks are."""

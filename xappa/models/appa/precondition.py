@@ -1,0 +1,157 @@
+r"""An approximate inverse of R + A V Aᵀ, from the Gaussian that a denoiser departs from.
+
+Where the denoiser departs from a Gaussian (`xappa.nn.gaussian`), that Gaussian's posterior
+covariance at noise level :math:`\sigma` is known, and with it what a Krylov solve needs many
+iterations to find out. With the derivative :math:`A_0` of the observations at the climatological
+latent, patterns V and the eigenvectors Q of the components' covariance :math:`\Gamma`,
+
+.. math:: M = \tilde R + U B B^\top U^\top, \quad U = A_0 V, \quad
+    B = Q \operatorname{diag} \left( \frac{\lambda \sigma^2}{\lambda + \sigma^2} \right)^{1/2},
+
+.. math:: \tilde R = \operatorname{diag} \left( R_{ii} + \sum_l (A_0)_{il}^2 \gamma_l \right)
+
+where :math:`\gamma` is the posterior variance of what the patterns leave, of which the sum is
+estimated by random probes of each channel. M is inverted by the identity of Woodbury, in the space
+of the components. It decides how fast the solve converges, and not what it converges to.
+
+The derivative of the decoder at the climatological latent is a property of the model, and is
+computed once: the fields that patterns and probes are decoded to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xappa.nn.gaussian import GaussianBlanket, date_terms
+
+if TYPE_CHECKING:
+    from xappa.models.appa.model import AppaModel
+    from xappa.models.appa.posterior import LatentPosterior
+
+__all__ = ["GaussianPreconditioner", "decoded_patterns"]
+
+#: Random probes of each latent channel, and derivatives that are computed together.
+_PROBES, _TOGETHER = 4, 16
+
+
+def decoded_patterns(model: AppaModel) -> Tensor:
+    """Return what patterns, then probes of each channel, are decoded to, (r + 4 c, P).
+
+    To first order about the climatological latent of no date in particular, in the state's units.
+    """
+    network = model.network.gaussian
+    assert isinstance(network, GaussianBlanket)
+    mean = (date_terms(torch.zeros(1, 4)).to(network.mean) @ network.mean).to(model.device)
+    channels = network.rest.shape[1]
+    signs = torch.as_tensor(
+        np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, model.latent_size)),
+        dtype=torch.float32,
+    )
+    one = torch.eye(channels).repeat(1, model.latent_size // channels)  # channels come last
+    probes = (signs[:, None] * one).flatten(0, 1).to(model.device)
+    directions = torch.cat([network.patterns.T, probes])
+    found = []
+    for part in directions.split(_TOGETHER):
+        point = mean.repeat(len(part), 1)
+        with torch.no_grad():
+            found.append(torch.func.jvp(model.decode_tensor, (point,), (part,))[1].flatten(1))
+    return torch.cat(found)
+
+
+class GaussianPreconditioner:
+    """Approximately inverts R + A V Aᵀ for the observations of one blanket.
+
+    Parameters
+    ----------
+    part
+        The posterior of the blanket, whose denoiser departs from a Gaussian; no latents are known.
+    """
+
+    def __init__(self, part: LatentPosterior) -> None:
+        model, operator = part.model, part.operator
+        network = model.network.gaussian
+        assert isinstance(network, GaussianBlanket)
+        self.gaussian = network
+        self.variance = part.tensor(part.variance)
+        patterns = model.decoded_patterns
+        modes = network.patterns.shape[1]
+        states, size = operator.rows.shape[0], operator.rows.state_size
+        mean = torch.zeros(1, model.latent_size, device=model.device)
+        with torch.no_grad():
+            at = model.decode_tensor(mean).expand(states, -1, -1, -1)
+        _, slope = operator.linearised(operator.interpolate(at))
+        weights = (slope @ operator.rows.matrix()).tocsc()
+        fields = patterns.T.cpu().numpy()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        rest = np.zeros((operator.n_used, network.rest.shape[1]))
+        for state in range(states):
+            of_state = weights[:, state * size : (state + 1) * size].tocsr()
+            rows = np.flatnonzero(np.diff(of_state.indptr))
+            decoded = of_state[rows] @ fields
+            self.seen.append((torch.as_tensor(rows), part.tensor(decoded[:, :modes])))
+            rest[rows] += (decoded[:, modes:].reshape(len(rows), _PROBES, -1) ** 2).mean(1)
+        self.rest = part.tensor(rest)
+
+    @property
+    def n(self) -> int:
+        """Number of observations."""
+        return len(self.variance)
+
+    def at(self, sigma: float) -> Inverse:
+        """Return the approximate inverse at a noise level."""
+        return Inverse(self, sigma)
+
+
+class Inverse:
+    """The inverse of M at a noise level.
+
+    Parameters
+    ----------
+    of
+        What does not depend on it.
+    sigma
+        The noise level.
+    """
+
+    def __init__(self, of: GaussianPreconditioner, sigma: float) -> None:
+        self.of = of
+        vectors, values, _, levels = of.gaussian.spectra()
+        left = (levels.clamp_min(0) / (levels / sigma**2 + 1)).mean(-1)
+        self.diagonal = of.variance + of.rest @ left.to(of.rest)
+        self.root = vectors * (values / (values / sigma**2 + 1)).sqrt()
+        inner = self.root.new_zeros(self.root.shape)
+        modes = of.seen[0][1].shape[1]
+        scaled = [(rows, u / self.diagonal[rows, None].sqrt()) for rows, u in of.seen]
+        for i, (rows_i, u_i) in enumerate(scaled):
+            for j, (rows_j, u_j) in enumerate(scaled[: i + 1]):
+                both = _shared(rows_i, rows_j) if i != j else None
+                if both is not None and not len(both[0]):
+                    continue
+                a, b = (u_i, u_j) if both is None else (u_i[both[0]], u_j[both[1]])
+                here = slice(i * modes, (i + 1) * modes), slice(j * modes, (j + 1) * modes)
+                inner[here] = a.T @ b
+                inner[here[1], here[0]] = inner[here].T
+        system = self.root.T @ (inner @ self.root)
+        system.diagonal().add_(1.0)
+        self.factor = torch.linalg.cholesky(system)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """Return the inverse times v, shape (B, n)."""
+        scaled = v / self.diagonal
+        modes = self.of.seen[0][1].shape[1]
+        pulled = torch.cat([scaled[:, rows] @ u for rows, u in self.of.seen], dim=1) @ self.root
+        solved = torch.cholesky_solve(pulled.T, self.factor).T @ self.root.T
+        back = torch.zeros_like(v)
+        for k, (rows, u) in enumerate(self.of.seen):
+            back.index_add_(1, rows, solved[:, k * modes : (k + 1) * modes] @ u.T)
+        return scaled - back / self.diagonal
+
+
+def _shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where two sorted sets of rows hold the same ones."""
+    _, first, second = np.intersect1d(a.numpy(), b.numpy(), True, True)
+    return torch.as_tensor(first), torch.as_tensor(second)
