@@ -1,0 +1,202 @@
+"""How each method makes its analyses: observations in, ensembles on pressure levels out.
+
+A method writes one Zarr store (member, time, level, latitude, longitude) of the scored times for
+each network, and is skipped where that is there.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from baselines import climatological_members, fit
+from networks import select
+from twin import Experiment, Store
+
+import xappa
+
+__all__ = ["METHODS", "Setting"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is given.
+
+    Parameters
+    ----------
+    nature
+        Path of the nature run.
+    truth
+        The nature run on the experiment's levels, lazily.
+    folder
+        Of all output.
+    experiment
+        Settings.
+    network, obs
+        The name of the network, and its observations.
+    bundle, prior
+        Paths of the model of the methods ``xappa``, and of the EOF-Gaussian.
+    """
+
+    nature: str
+    truth: xr.Dataset
+    folder: Path
+    experiment: Experiment
+    network: str
+    obs: Sequence[xr.Dataset]
+    bundle: str | None
+    prior: Path
+
+    def path(self, method: str) -> Path:
+        """Return where the analyses of a method are."""
+        return self.folder / "analyses" / f"{method}-{self.network}.zarr"
+
+    def native(self, method: str, time: pd.Timestamp) -> Path:
+        """Return where an analysis on the model's own levels is."""
+        return self.folder / "native" / f"{method}-{self.network}-{time:%Y%m%d%H}.npz"
+
+
+def climatology(setting: Setting) -> None:
+    store = Store(setting.path("climatology"))
+    members = climatological_members(setting.truth, setting.experiment)
+    for first in range(0, members.sizes["time"], 20):
+        store.append(members.isel(time=slice(first, first + 20)).load())
+    store.close()
+
+
+def letkf(setting: Setting, *, free: bool = False) -> None:
+    """Run the filter and the smoother; without observations if `free`."""
+    from cycling import cycles, initial
+    from letkf import CHOSEN
+    from perfect import Perfect
+
+    experiment, perfect = setting.experiment, Perfect()
+    filtered = Store(setting.path("free" if free else "letkf"))
+    smoothed = Store(setting.path("letks"))
+    start = initial(perfect, setting.nature, experiment)
+    scored, took = set(experiment.scored), []
+    last = len(experiment.times) - (experiment.tail * 4 - experiment.lag)
+    times = experiment.times[: last if not free else -experiment.tail * 4]
+    obs, local = [] if free else setting.obs, CHOSEN[setting.network]
+    for cycle in cycles(perfect, start, obs, times, experiment, local, smooth=not free):
+        took.append(cycle.seconds)
+        if cycle.time in scored:
+            filtered.append(perfect.on_pressure(cycle.analysis, experiment.levels))
+        if cycle.time in experiment.starts and not free:
+            path = setting.native("letkf", cycle.time)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **cycle.analysis.fields)
+        if cycle.smoothed is not None and cycle.smoothed.time in scored:
+            smoothed.append(perfect.on_pressure(cycle.smoothed, experiment.levels))
+        if len(took) % 20 == 0:
+            mean = pd.DataFrame(took[1:]).mean().round(2).to_dict()
+            print(f"{setting.network} {cycle.time} seconds a cycle: {mean}", flush=True)
+    filtered.close()
+    if not free:
+        smoothed.close()
+
+
+def gaussian(setting: Setting, kind: str) -> None:
+    """Draw from the posterior of the EOF-Gaussian, in closed form."""
+    from gaussian import Gaussian, load
+
+    if not setting.prior.exists():
+        fit(setting.truth, setting.experiment, 600, 3, setting.prior)
+    experiment = setting.experiment
+    posterior = Gaussian(load(str(setting.prior)), setting.obs, experiment.times)
+    for name in ("oi", "filter", "smoother") if kind == "all" else (kind,):
+        path = setting.path(f"gaussian-{name}" if name != "oi" else "oi")
+        if path.exists():
+            continue
+        began = clock.perf_counter()
+        _, draws = posterior.components(name, experiment.members, experiment.seed)
+        store = Store(path)
+        for k, time in enumerate(experiment.times):
+            if time in experiment.scored:
+                store.append(posterior.states(draws, k, experiment.seed))
+        store.close()
+        print(f"{path.name}: {clock.perf_counter() - began:.0f} s", flush=True)
+
+
+def xappa_filter(setting: Setting) -> None:
+    """Assimilate the observations up to each time: those of the last blanket of states."""
+    model, experiment = _model(setting), setting.experiment
+    store = Store(setting.path("xappa-filter"))
+    span = experiment.step * (model.blanket - 1)
+    for time in experiment.scored:
+        window = model.template(time - span, time)
+        obs = select(list(setting.obs), time - span, time)
+        store.append(_assimilate(window, obs, model, experiment).isel(time=[-1]))
+    store.close()
+
+
+def xappa_smoother(setting: Setting, length: str = "5D", halo: str = "2D") -> None:
+    """Assimilate windows of some days, with the observations of a halo on both sides of them."""
+    model, experiment = _model(setting), setting.experiment
+    store, last = Store(setting.path("xappa-smoother")), experiment.times[-1]
+    first = experiment.scored[0]
+    while first <= experiment.scored[-1]:
+        stop = min(first + pd.Timedelta(length) - experiment.step, experiment.scored[-1])
+        begin = max(first - pd.Timedelta(halo), experiment.times[0])
+        end = min(stop + pd.Timedelta(halo), last)
+        obs = select(list(setting.obs), begin, end)
+        analysis = _assimilate(model.template(begin, end), obs, model, experiment)
+        store.append(analysis.sel(time=slice(first, stop)))
+        first = stop + experiment.step
+    store.close()
+
+
+def xappa_cycle(setting: Setting) -> None:
+    """Cycle: `xappa.cycle` carries what is known of a Gaussian prior's last states."""
+    model, experiment = _model(setting), setting.experiment
+    store = Store(setting.path("xappa-cycle"))
+    analyses = xappa.cycle(
+        model,
+        list(setting.obs),
+        start=experiment.times[0],
+        stop=experiment.scored[-1],
+        step=experiment.step,
+        members=experiment.members,
+        seed=experiment.seed,
+        progress=False,
+    )
+    for time, analysis in zip(experiment.times, analyses, strict=False):
+        if time in experiment.scored:
+            store.append(analysis.isel(time=[-1]))
+    store.close()
+
+
+def _model(setting: Setting) -> Any:
+    if setting.bundle is None:
+        raise SystemExit("the methods xappa-… need --model BUNDLE")
+    return xappa.open_model(setting.bundle)
+
+
+def _assimilate(
+    window: xr.Dataset, obs: list[xr.Dataset], model: Any, experiment: Experiment
+) -> xr.Dataset:
+    analysis: xr.Dataset = window.appa.assimilate(
+        obs, model, members=experiment.members, seed=experiment.seed, progress=False
+    )
+    return analysis
+
+
+#: What runs a method, and the names under which it writes.
+METHODS: dict[str, tuple[Callable[[Setting], None], tuple[str, ...]]] = {
+    "climatology": (climatology, ("climatology",)),
+    "free": (lambda setting: letkf(setting, free=True), ("free",)),
+    "gaussian": (
+        lambda setting: gaussian(setting, "all"),
+        ("oi", "gaussian-filter", "gaussian-smoother"),
+    ),
+    "letkf": (letkf, ("letkf", "letks")),
+    "xappa-filter": (xappa_filter, ("xappa-filter",)),
+    "xappa-smoother": (xappa_smoother, ("xappa-smoother",)),
+    "xappa-cycle": (xappa_cycle, ("xappa-cycle",)),
+}
