@@ -1,4 +1,4 @@
-r"""The EOF-Gaussian posterior of a long trajectory of many observations, in the form of information.
+r"""The EOF-Gaussian posterior of weeks of many observations, in the form of information.
 
 `xappa.fit_gaussian` gives components z_t, a Gaussian process of order p, and a residual r_t, white
 with the variances D: :math:`x_t = c_t + E z_t + r_t`. `ds.appa.assimilate` solves for the
@@ -105,18 +105,17 @@ class Gaussian:
         From `xappa.fit_gaussian`.
     obs
         The networks.
-    times
-        Of all states.
+    template
+        Gives times, grid and labels.
     """
 
     def __init__(
-        self, model: GaussianModel, obs: Sequence[xr.Dataset], times: pd.DatetimeIndex
+        self, model: GaussianModel, obs: Sequence[xr.Dataset], template: xr.Dataset
     ) -> None:
-        self.model, self.obs, self.times = model, obs, times
-        self.template = model.template(times[0], times[-1])
+        self.model, self.obs, self.template = model, obs, template
+        self.times: pd.DatetimeIndex = template.indexes["time"]
         self.seconds = np.asarray(Layout.of(self.template, model.spec).times)
-        self.j, self.h = np.empty((2, 0)), np.empty(0)
-        found = [self.information(k) for k in range(len(times))]
+        found = [self.information(k) for k in range(len(self.times))]
         self.j, self.h = np.stack([i.j for i in found]), np.stack([i.h for i in found])
 
     def information(self, k: int) -> Information:
@@ -214,7 +213,8 @@ def check(gaussian: Gaussian, count: int = 3) -> float:
     Of the first `count` states, given their observations, in standard deviations of the components.
     """
     times = gaussian.times[:count]
-    small = Gaussian(gaussian.model, gaussian.obs, times)
+    template = gaussian.template.isel(time=slice(count))
+    small = Gaussian(gaussian.model, gaussian.obs, template)
     mean, _ = small.components("smoother", 1, 0)
     specs = read_observations(select(list(gaussian.obs), times[0], times[-1]), gaussian.model.spec)
     operator = ObservationOperator.build(specs, gaussian.model.spec, small.seconds)

@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 from baselines import climatological_members, fit
 from networks import select
-from twin import Experiment, Store
+from twin import Experiment, Store, blank
 
 import xappa
 
@@ -109,7 +109,7 @@ def gaussian(setting: Setting, kind: str) -> None:
     if not setting.prior.exists():
         fit(setting.truth, setting.experiment, 600, 3, setting.prior)
     experiment = setting.experiment
-    posterior = Gaussian(load(str(setting.prior)), setting.obs, experiment.times)
+    posterior = Gaussian(load(str(setting.prior)), setting.obs, window(setting))
     for name in ("oi", "filter", "smoother") if kind == "all" else (kind,):
         path = setting.path(f"gaussian-{name}" if name != "oi" else "oi")
         if path.exists():
@@ -124,15 +124,24 @@ def gaussian(setting: Setting, kind: str) -> None:
         print(f"{path.name}: {clock.perf_counter() - began:.0f} s", flush=True)
 
 
+def window(
+    setting: Setting, first: pd.Timestamp | None = None, last: pd.Timestamp | None = None
+) -> xr.Dataset:
+    """Return a window without values: all analysis times, or those between two."""
+    times = setting.experiment.times
+    inside = times[times.slice_indexer(first, last)]
+    return blank(setting.truth, inside)
+
+
 def xappa_filter(setting: Setting) -> None:
     """Assimilate the observations up to each time: those of the last blanket of states."""
     model, experiment = _model(setting), setting.experiment
     store = Store(setting.path("xappa-filter"))
     span = experiment.step * (model.blanket - 1)
     for time in experiment.scored:
-        window = model.template(time - span, time)
+        states = window(setting, time - span, time)
         obs = select(list(setting.obs), time - span, time)
-        store.append(_assimilate(window, obs, model, experiment).isel(time=[-1]))
+        store.append(_assimilate(states, obs, model, experiment).isel(time=[-1]))
     store.close()
 
 
@@ -146,7 +155,7 @@ def xappa_smoother(setting: Setting, length: str = "5D", halo: str = "2D") -> No
         begin = max(first - pd.Timedelta(halo), experiment.times[0])
         end = min(stop + pd.Timedelta(halo), last)
         obs = select(list(setting.obs), begin, end)
-        analysis = _assimilate(model.template(begin, end), obs, model, experiment)
+        analysis = _assimilate(window(setting, begin, end), obs, model, experiment)
         store.append(analysis.sel(time=slice(first, stop)))
         first = stop + experiment.step
     store.close()
@@ -168,7 +177,7 @@ def xappa_cycle(setting: Setting) -> None:
     )
     for time, analysis in zip(experiment.times, analyses, strict=False):
         if time in experiment.scored:
-            store.append(analysis.isel(time=[-1]))
+            store.append(analysis.isel(time=[-1]).rename(pressure="level"))
     store.close()
 
 
@@ -179,9 +188,9 @@ def _model(setting: Setting) -> Any:
 
 
 def _assimilate(
-    window: xr.Dataset, obs: list[xr.Dataset], model: Any, experiment: Experiment
+    states: xr.Dataset, obs: list[xr.Dataset], model: Any, experiment: Experiment
 ) -> xr.Dataset:
-    analysis: xr.Dataset = window.appa.assimilate(
+    analysis: xr.Dataset = states.appa.assimilate(
         obs, model, members=experiment.members, seed=experiment.seed, progress=False
     )
     return analysis

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-__all__ = ["SCORED", "Experiment", "Store", "season", "truth"]
+__all__ = ["SCORED", "Experiment", "Store", "blank", "season", "truth"]
 
 #: Variables that are scored, in the order of the tables.
 SCORED = ("u", "v", "t", "q", "z", "sp", "msl", "pr")
@@ -87,6 +87,22 @@ def season(ds: xr.Dataset, experiment: Experiment) -> xr.Dataset:
     day = ds.time.dt.strftime("%m-%d")
     inside = (day >= first) | (day <= last) if first > last else (day >= first) & (day <= last)
     return ds.isel(time=np.flatnonzero(inside.values))
+
+
+def blank(ds: xr.Dataset, times: pd.DatetimeIndex) -> xr.Dataset:
+    """Return states without values, in the layout of the truth, in memory."""
+    gap = xr.DataArray(np.float32(np.nan)).expand_dims(time=len(times))
+    one = ds.isel(time=[0])
+    kept = {name: ds[name].load() for name in STATIC}
+    moving = {
+        name: (gap * xr.ones_like(one[name].isel(time=0, drop=True).load()))
+        .transpose(*one[name].dims)
+        .assign_attrs(one[name].attrs)
+        for name in SCORED
+    }
+    blank = xr.Dataset({**moving, **kept}).assign_coords(time=("time", times, dict(ds.time.attrs)))
+    blank.time.attrs.pop("bounds", None)
+    return blank
 
 
 class Store:
