@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from methods import Setting
+from methods import Setting, assimilate, open_bundle, window
+from networks import select
 from scoring import overall, score
 from twin import SCORED, Store
 
-__all__ = ["DAYS", "leads", "model_forecasts"]
+__all__ = ["DAYS", "bundle_forecasts", "leads", "model_forecasts"]
 
 DAYS = 5
 MEMBERS = 10
@@ -40,6 +42,23 @@ def model_forecasts(setting: Setting) -> None:
             ensemble = perfect.forecast(ensemble)
             if step % 4 == 0:
                 store.append(perfect.on_pressure(ensemble, experiment.levels))
+        store.close()
+
+
+def bundle_forecasts(setting: Setting) -> None:
+    """Draw forecasts of a bundle from its analyses of the last blanket of states up to a start."""
+    model, experiment = open_bundle(setting), setting.experiment
+    few = replace(experiment, members=MEMBERS)
+    span = experiment.step * (model.blanket - 1)
+    for time in experiment.starts:
+        stem = f"{setting.name}-{setting.network}-{time:%Y%m%d%H}.zarr"
+        store = Store(setting.folder / "forecasts" / stem)
+        if store.path.exists():
+            continue
+        obs = select(list(setting.obs), time - span, time)
+        analysis = assimilate(window(setting, time - span, time), obs, model, few)
+        ahead = analysis.appa.forecast(model, lead=f"{DAYS}D", seed=experiment.seed, progress=False)
+        store.append(ahead.isel(time=slice(3, None, 4)))
         store.close()
 
 

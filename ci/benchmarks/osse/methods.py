@@ -21,7 +21,7 @@ from twin import Experiment, Store, blank
 
 import xappa
 
-__all__ = ["METHODS", "Setting"]
+__all__ = ["METHODS", "Setting", "assimilate", "open_bundle", "window"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Setting:
         Settings.
     network, obs
         The name of the network, and its observations.
-    bundle, prior
-        Paths of the model of the methods ``xappa``, and of the EOF-Gaussian.
+    bundle, name
+        Path of the model of the methods ``xappa-…``, and what its analyses are called.
+    prior
+        Path of the EOF-Gaussian.
     """
 
     nature: str
@@ -50,8 +52,9 @@ class Setting:
     experiment: Experiment
     network: str
     obs: Sequence[xr.Dataset]
-    bundle: str | None
     prior: Path
+    bundle: str | None = None
+    name: str = "xappa"
 
     def path(self, method: str) -> Path:
         """Return where the analyses of a method are."""
@@ -135,27 +138,27 @@ def window(
 
 def xappa_filter(setting: Setting) -> None:
     """Assimilate the observations up to each time: those of the last blanket of states."""
-    model, experiment = _model(setting), setting.experiment
-    store = Store(setting.path("xappa-filter"))
+    model, experiment = open_bundle(setting), setting.experiment
+    store = Store(setting.path(f"{setting.name}-filter"))
     span = experiment.step * (model.blanket - 1)
     for time in experiment.scored:
         states = window(setting, time - span, time)
         obs = select(list(setting.obs), time - span, time)
-        store.append(_assimilate(states, obs, model, experiment).isel(time=[-1]))
+        store.append(assimilate(states, obs, model, experiment).isel(time=[-1]))
     store.close()
 
 
 def xappa_smoother(setting: Setting, length: str = "5D", halo: str = "2D") -> None:
     """Assimilate windows of some days, with the observations of a halo on both sides of them."""
-    model, experiment = _model(setting), setting.experiment
-    store, last = Store(setting.path("xappa-smoother")), experiment.times[-1]
+    model, experiment = open_bundle(setting), setting.experiment
+    store, last = Store(setting.path(f"{setting.name}-smoother")), experiment.times[-1]
     first = experiment.scored[0]
     while first <= experiment.scored[-1]:
         stop = min(first + pd.Timedelta(length) - experiment.step, experiment.scored[-1])
         begin = max(first - pd.Timedelta(halo), experiment.times[0])
         end = min(stop + pd.Timedelta(halo), last)
         obs = select(list(setting.obs), begin, end)
-        analysis = _assimilate(window(setting, begin, end), obs, model, experiment)
+        analysis = assimilate(window(setting, begin, end), obs, model, experiment)
         store.append(analysis.sel(time=slice(first, stop)))
         first = stop + experiment.step
     store.close()
@@ -163,8 +166,8 @@ def xappa_smoother(setting: Setting, length: str = "5D", halo: str = "2D") -> No
 
 def xappa_cycle(setting: Setting) -> None:
     """Cycle: `xappa.cycle` carries what is known of a Gaussian prior's last states."""
-    model, experiment = _model(setting), setting.experiment
-    store = Store(setting.path("xappa-cycle"))
+    model, experiment = open_bundle(setting), setting.experiment
+    store = Store(setting.path(f"{setting.name}-cycle"))
     analyses = xappa.cycle(
         model,
         list(setting.obs),
@@ -181,22 +184,24 @@ def xappa_cycle(setting: Setting) -> None:
     store.close()
 
 
-def _model(setting: Setting) -> Any:
+def open_bundle(setting: Setting) -> Any:
+    """Return the model of the methods ``xappa-…``."""
     if setting.bundle is None:
         raise SystemExit("the methods xappa-… need --model BUNDLE")
     return xappa.open_model(setting.bundle)
 
 
-def _assimilate(
+def assimilate(
     states: xr.Dataset, obs: list[xr.Dataset], model: Any, experiment: Experiment
 ) -> xr.Dataset:
+    """Draw an ensemble given observations."""
     analysis: xr.Dataset = states.appa.assimilate(
         obs, model, members=experiment.members, seed=experiment.seed, progress=False
     )
     return analysis
 
 
-#: What runs a method, and the names under which it writes.
+#: What runs a method, and the names under which it writes; {name} is that of the bundle.
 METHODS: dict[str, tuple[Callable[[Setting], None], tuple[str, ...]]] = {
     "climatology": (climatology, ("climatology",)),
     "free": (lambda setting: letkf(setting, free=True), ("free",)),
@@ -205,7 +210,7 @@ METHODS: dict[str, tuple[Callable[[Setting], None], tuple[str, ...]]] = {
         ("oi", "gaussian-filter", "gaussian-smoother"),
     ),
     "letkf": (letkf, ("letkf", "letks")),
-    "xappa-filter": (xappa_filter, ("xappa-filter",)),
-    "xappa-smoother": (xappa_smoother, ("xappa-smoother",)),
-    "xappa-cycle": (xappa_cycle, ("xappa-cycle",)),
+    "xappa-filter": (xappa_filter, ("{name}-filter",)),
+    "xappa-smoother": (xappa_smoother, ("{name}-smoother",)),
+    "xappa-cycle": (xappa_cycle, ("{name}-cycle",)),
 }

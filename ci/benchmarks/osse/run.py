@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from baselines import climatology
 from figures import lines, maps
-from forecasts import leads, model_forecasts
+from forecasts import bundle_forecasts, leads, model_forecasts
 from markdown import markdown
 from methods import METHODS, Setting
 from networks import NETWORKS, observations
@@ -45,7 +45,7 @@ def make(setting: Setting, methods: list[str]) -> None:
     for method in methods:
         run, written = METHODS[method]
         at = replace(setting, network="any") if method in BLIND else setting
-        if all(at.path(name).exists() for name in written):
+        if all(at.path(name.format(name=at.name)).exists() for name in written):
             continue
         began = clock.perf_counter()
         run(at)
@@ -132,13 +132,14 @@ def main() -> None:
     parser.add_argument("--methods", default="climatology,free,gaussian,letkf")
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--model", help="bundle of the methods xappa-…")
+    parser.add_argument("--name", default="xappa", help="what its analyses are called")
     parser.add_argument(
         "--gaussian", type=Path, help="bundle of the EOF-Gaussian, fitted if missing"
     )
     parser.add_argument("--days", type=int, default=30, help="scored days")
     parser.add_argument("--spin-up", type=int, default=10, help="days before them")
     parser.add_argument("--members", type=int, default=20)
-    parser.add_argument("--forecasts", action="store_true", help="of the LETKF's analyses")
+    parser.add_argument("--forecasts", action="store_true", help="of the bundle, or else the LETKF")
     parsed = parser.parse_args()
     dask.config.set(scheduler="synchronous")
     experiment = Experiment(days=parsed.days, spin_up=parsed.spin_up, members=parsed.members)
@@ -151,10 +152,20 @@ def main() -> None:
         obs = [xr.open_dataset(path).load() for path in files[network]]
         prior = parsed.gaussian or parsed.folder / "eof-gaussian"
         setting = Setting(
-            parsed.nature, ds, parsed.folder, experiment, network, obs, parsed.model, prior
+            parsed.nature,
+            ds,
+            parsed.folder,
+            experiment,
+            network,
+            obs,
+            prior,
+            parsed.model,
+            parsed.name,
         )
         make(setting, methods)
-        if parsed.forecasts:
+        if parsed.forecasts and parsed.model:
+            bundle_forecasts(setting)
+        elif parsed.forecasts:
             model_forecasts(setting)
         results = scored(setting, std)
         (parsed.folder / "figures").mkdir(exist_ok=True)
