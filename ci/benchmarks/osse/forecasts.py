@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from methods import Setting, assimilate, open_bundle, window
@@ -31,13 +30,7 @@ def model_forecasts(setting: Setting) -> None:
         if path.exists():
             continue
         store = Store(path)
-        with np.load(setting.native("letkf", time)) as fields:
-            states = {name: fields[name][:MEMBERS] for name in fields}
-        dims = ("member", "sigma", "latitude", "longitude")
-        native = {
-            name: (dims if x.ndim == 4 else (dims[0], *dims[2:]), x) for name, x in states.items()
-        }
-        ensemble = perfect.start(xr.Dataset(native), time)
+        ensemble = perfect.load(setting.native("letkf", time), time, MEMBERS)
         for step in range(1, DAYS * 4 + 1):
             ensemble = perfect.forecast(ensemble)
             if step % 4 == 0:

@@ -9,7 +9,7 @@ a time are the information
     h_t = G_t^\top \tilde R_t^{-1} (y_t - H_t c_t), \quad
     G_t = H_t E, \quad \tilde R_t = R_t + H_t D H_t^\top,
 
-600 by 600, whatever their number, so that the same posterior is at hand for six weeks at once:
+600 by 600, whatever their number, so that the same posterior is at hand for weeks at once:
 
 - *OI*: precision :math:`\Gamma_0^{-1} + J_t`, with the observations of one time alone;
 - *filter*: the Kalman filter of the companion form of p states;
@@ -44,6 +44,8 @@ from xappa.observe import ObservationOperator, read_observations
 __all__ = ["KINDS", "Gaussian", "check"]
 
 KINDS = ("oi", "filter", "smoother")
+#: Times that are smoothed at once, and those on both sides of them whose observations count too.
+WINDOW, HALO = 40, 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +117,11 @@ class Gaussian:
         self.model, self.obs, self.template = model, obs, template
         self.times: pd.DatetimeIndex = template.indexes["time"]
         self.seconds = np.asarray(Layout.of(self.template, model.spec).times)
-        found = [self.information(k) for k in range(len(self.times))]
-        self.j, self.h = np.stack([i.j for i in found]), np.stack([i.h for i in found])
+        size = model.latent_size
+        self.j, self.h = np.empty((len(self.times), size, size)), np.empty((len(self.times), size))
+        for k in range(len(self.times)):
+            found = self.information(k)
+            self.j[k], self.h[k] = found.j, found.h
 
     def information(self, k: int) -> Information:
         """Return what the observations of the k-th time say."""
@@ -183,14 +188,25 @@ class Gaussian:
             yield mean[:size], covariance[:size, :size]
 
     def _smoother(self, white: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        prior = self.model.prior(len(self.times))
-        diagonal, size = prior.precision.diagonal.clone(), self.model.latent_size
-        for t, j in enumerate(self.j):
+        """Smooth windows of times with those around them, to spare memory."""
+        means, draws = np.empty_like(white[0]), np.empty_like(white)
+        for first in range(0, len(self.times), WINDOW):
+            stop = min(first + WINDOW, len(self.times))
+            part = slice(max(0, first - HALO), min(stop + HALO, len(self.times)))
+            inside = slice(first - part.start, stop - part.start)
+            mean, drawn = self._window(part, white[:, part])
+            means[first:stop], draws[:, first:stop] = mean[inside], drawn[:, inside]
+        return means, draws
+
+    def _window(self, part: slice, white: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        prior = self.model.prior(part.stop - part.start)
+        diagonal, size = prior.precision.diagonal, self.model.latent_size
+        for t, j in enumerate(self.j[part]):
             block, place = divmod(t, prior.span)
-            part = slice(place * size, (place + 1) * size)
-            diagonal[block, part, part] += torch.as_tensor(j)
+            at = slice(place * size, (place + 1) * size)
+            diagonal[block, at, at] += torch.as_tensor(j)
         precision = BlockTridiagonalCovariance(diagonal, prior.precision.lower)
-        mean = prior.unblock(precision.solve(prior.block(torch.as_tensor(self.h))))
+        mean = prior.unblock(precision.solve(prior.block(torch.as_tensor(self.h[part]))))
         about = prior.unblock(precision.inv.color(prior.block(torch.as_tensor(white))))
         return mean.numpy(), (mean + about).numpy()
 

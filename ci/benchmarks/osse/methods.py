@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,24 @@ def climatology(setting: Setting) -> None:
     store.close()
 
 
-def letkf(setting: Setting, *, free: bool = False) -> None:
-    """Run the filter and the smoother; without observations if `free`."""
+def letkf(setting: Setting) -> None:
+    """Run the filter and the smoother."""
     from cycling import cycles, initial
     from letkf import CHOSEN
     from perfect import Perfect
 
     experiment, perfect = setting.experiment, Perfect()
-    filtered = Store(setting.path("free" if free else "letkf"))
-    smoothed = Store(setting.path("letks"))
-    start = initial(perfect, setting.nature, experiment)
-    scored, took = set(experiment.scored), []
-    last = len(experiment.times) - (experiment.tail * 4 - experiment.lag)
-    times = experiment.times[: last if not free else -experiment.tail * 4]
-    obs, local = [] if free else setting.obs, CHOSEN[setting.network]
-    for cycle in cycles(perfect, start, obs, times, experiment, local, smooth=not free):
+    filtered, smoothed = Store(setting.path("letkf")), Store(setting.path("letks"))
+    start, scored = initial(perfect, setting.nature, experiment), set(experiment.scored)
+    # as far as the smoother of the last scored time sees
+    until = experiment.scored[-1] + experiment.lag * experiment.step
+    times = experiment.times[experiment.times <= until]
+    local, took = CHOSEN[setting.network], []
+    for cycle in cycles(perfect, start, setting.obs, times, experiment, local):
         took.append(cycle.seconds)
         if cycle.time in scored:
             filtered.append(perfect.on_pressure(cycle.analysis, experiment.levels))
-        if cycle.time in experiment.starts and not free:
+        if cycle.time in experiment.starts:
             path = setting.native("letkf", cycle.time)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, **cycle.analysis.fields)
@@ -101,8 +100,22 @@ def letkf(setting: Setting, *, free: bool = False) -> None:
             mean = pd.DataFrame(took[1:]).mean().round(2).to_dict()
             print(f"{setting.network} {cycle.time} seconds a cycle: {mean}", flush=True)
     filtered.close()
-    if not free:
-        smoothed.close()
+    smoothed.close()
+
+
+def free(setting: Setting) -> None:
+    """Forecast from the first scored analysis of the dense network's LETKF, to see errors grow."""
+    from perfect import Perfect
+
+    experiment, perfect = setting.experiment, Perfect()
+    first = replace(setting, network="dense").native("letkf", experiment.scored[0])
+    ensemble = perfect.load(first, experiment.scored[0], experiment.members // 2)
+    store = Store(setting.path("free"))
+    for time in experiment.scored:
+        if time != experiment.scored[0]:
+            ensemble = perfect.forecast(ensemble)
+        store.append(perfect.on_pressure(ensemble, experiment.levels))
+    store.close()
 
 
 def gaussian(setting: Setting, kind: str) -> None:
@@ -204,12 +217,12 @@ def assimilate(
 #: What runs a method, and the names under which it writes; {name} is that of the bundle.
 METHODS: dict[str, tuple[Callable[[Setting], None], tuple[str, ...]]] = {
     "climatology": (climatology, ("climatology",)),
-    "free": (lambda setting: letkf(setting, free=True), ("free",)),
     "gaussian": (
         lambda setting: gaussian(setting, "all"),
         ("oi", "gaussian-filter", "gaussian-smoother"),
     ),
     "letkf": (letkf, ("letkf", "letks")),
+    "free": (free, ("free",)),
     "xappa-filter": (xappa_filter, ("{name}-filter",)),
     "xappa-smoother": (xappa_smoother, ("{name}-smoother",)),
     "xappa-cycle": (xappa_cycle, ("{name}-cycle",)),

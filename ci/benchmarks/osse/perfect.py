@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -60,6 +61,16 @@ class Perfect:
         count = len(fields["u"])
         physics = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], count, 0), one)
         return Ensemble(time, fields, physics)
+
+    def load(self, path: Path, time: pd.Timestamp, members: int) -> Ensemble:
+        """Return the first members of an analysis that was kept as ``.npz``."""
+        dims = ("member", "sigma", "latitude", "longitude")
+        with np.load(path) as fields:
+            states = {name: fields[name][:members] for name in fields}
+        labelled = {
+            name: (dims if x.ndim == 4 else (dims[0], *dims[2:]), x) for name, x in states.items()
+        }
+        return self.start(xr.Dataset(labelled), time)
 
     def forecast(self, ensemble: Ensemble) -> Ensemble:
         """Step on by six hours."""

@@ -1,6 +1,6 @@
 """Twin experiments with SPEEDY: xappa's analyses beside the LETKF's, OI's and climatology.
 
-    python ci/benchmarks/osse/run.py NATURE --folder OUT [--methods climatology,free,gaussian,letkf]
+    python ci/benchmarks/osse/run.py NATURE --folder OUT [--methods climatology,letkf,gaussian]
     python ci/benchmarks/osse/run.py NATURE --folder OUT --methods xappa-filter,xappa-smoother \
         --model BUNDLE --name diffusion
 
@@ -129,7 +129,7 @@ def main() -> None:
     )
     parser.add_argument("nature")
     parser.add_argument("--folder", type=Path, required=True, help="of all output")
-    parser.add_argument("--methods", default="climatology,free,gaussian,letkf")
+    parser.add_argument("--methods", default="climatology,letkf,gaussian")
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--model", help="bundle of the methods xappa-…")
     parser.add_argument("--name", default="xappa", help="what its analyses are called")
