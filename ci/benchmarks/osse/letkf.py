@@ -175,8 +175,7 @@ def apply(weights: np.ndarray, fields: Fields) -> Fields:
         mean = values.mean(0)
         anomalies = np.moveaxis(values - mean, 0, -1)[..., None]
         out[name] = np.moveaxis((w @ anomalies)[..., 0], -1, 0) + mean
-    for name in ("q", "pr"):
-        out[name] = np.maximum(out[name], 0.0)
+    out["pr"] = np.maximum(out["pr"], 0.0)
     return out
 
 
@@ -188,6 +187,5 @@ def relax(analysis: Fields, prior: Fields, alpha: float) -> Fields:
         own, before = values.std(0), prior[name].std(0)
         factor = 1 + alpha * (before - own) / np.maximum(own, 1e-20)
         out[name] = (mean + (values - mean) * np.clip(factor, 0.0, 10.0)).astype(np.float32)
-    for name in ("q", "pr"):
-        out[name] = np.maximum(out[name], 0.0)
+    out["pr"] = np.maximum(out["pr"], 0.0)
     return out

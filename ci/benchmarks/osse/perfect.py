@@ -1,8 +1,11 @@
 """SPEEDY as the perfect model of an ensemble: all members in one compiled call.
 
 An ensemble is held as arrays on the model's own levels, ``u``, ``v``, ``t``, ``q`` (N, K, Y, X)
-and ``sp``, ``pr`` (N, Y, X), with the radiative fluxes that each member carries on from cycle to
-cycle.
+and ``sp``, ``pr`` (N, Y, X), with what each member carries on from cycle to cycle: its spectral
+state and its radiative fluxes. An analysis changes the spectral state by the difference of two
+transforms, so that without observations the run goes on as if it had not been interrupted. A state
+made anew from the grid every six hours loses its divergence beyond T31 and its negative humidity,
+and its climate drifts: by 0.3 K at 500 hPa in two days.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from xappa.osse.speedy import SpeedyState
 __all__ = ["Ensemble", "Perfect"]
 
 Fields = dict[str, np.ndarray]
+_DYNAMIC = ("u", "v", "t", "q", "sp")
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,16 @@ class Ensemble:
         Valid time.
     fields
         ``u``, ``v``, ``t``, ``q`` (N, K, Y, X), ``sp``, ``pr`` (N, Y, X), float32.
-    physics
-        What the model's physics carries, stacked.
+    carried
+        What the model itself goes on from, members stacked: spectral state, fluxes, steps.
+    source
+        The fields of that spectral state, from which an analysis differs.
     """
 
     time: pd.Timestamp
     fields: Fields
-    physics: Any
+    carried: Any
+    source: Fields
 
 
 class Perfect:
@@ -52,15 +59,20 @@ class Perfect:
         self.model = Speedy()
         self.geometry = self.model.geometry
         self._run = jax.jit(self._forecast)
+        self._spectra = jax.jit(lambda fields: jax.lax.map(self._spectrum, fields))
 
     def start(self, states: xr.Dataset, time: pd.Timestamp) -> Ensemble:
         """Return an ensemble of native states (member, sigma, latitude, longitude)."""
-        names = ("u", "v", "t", "q", "sp", "pr")
-        fields = {name: states[name].values.astype(np.float32) for name in names}
-        one = self.model._model.initial_physics_carry()
+        from jax import numpy as jnp
+
+        fields = {name: states[name].values.astype(np.float32) for name in _DYNAMIC}
+        fields["pr"] = states["pr"].values.astype(np.float32)
         count = len(fields["u"])
-        physics = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], count, 0), one)
-        return Ensemble(time, fields, physics)
+        physics = self.model._model.initial_physics_carry()
+        physics = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[None], count, 0), physics)
+        dynamics = self._spectra(_to_model(fields))
+        carried = (dynamics, physics, jnp.zeros(count, jnp.int32))
+        return Ensemble(time, fields, carried, fields)
 
     def load(self, path: Path, time: pd.Timestamp, members: int) -> Ensemble:
         """Return the first members of an analysis that was kept as ``.npz``."""
@@ -76,39 +88,47 @@ class Perfect:
         """Step on by six hours."""
         from jcm.date import to_datetime
 
-        # jax: (N, K, X, Y), pressure in units of p0
-        given = {k: np.swapaxes(v, -1, -2) for k, v in ensemble.fields.items() if k != "pr"}
-        fields, physics = self._run(given, ensemble.physics, to_datetime(str(ensemble.time)))
-        out = {k: np.array(np.swapaxes(v, -1, -2)) for k, v in fields.items()}
-        out["q"] = np.maximum(out["q"], 0.0)
-        return Ensemble(ensemble.time + pd.Timedelta("6h"), out, physics)
+        given = (_to_model(ensemble.fields), _to_model(ensemble.source), ensemble.carried)
+        fields, carried = self._run(*given, to_datetime(str(ensemble.time)))
+        out = {name: np.array(np.swapaxes(x, -1, -2)) for name, x in fields.items()}
+        return Ensemble(ensemble.time + pd.Timedelta("6h"), out, carried, out)
 
-    def _forecast(self, given: Any, physics: Any, clock: Any) -> Any:
-        """Traced: members one after another, which is faster on a core than side by side."""
-        from jcm.model import RunState
+    def _spectrum(self, x: Any) -> Any:
+        """Return the spectral state of fields; traced."""
         from jcm.physics_interface import PhysicsState
 
-        speedy, p0 = self.model, self.model._pressure
+        speedy = self.model
+        ps = x["sp"] / speedy._pressure
+        state = PhysicsState(x["u"], x["v"], x["t"], x["q"], 0 * x["t"], ps)
+        vorticity, divergence = speedy._rotation(x["u"], x["v"])
+        dynamics = speedy._model.initial_state(state)
+        return dynamics.replace(vorticity=vorticity, divergence=divergence)
+
+    def _forecast(self, fields: Any, source: Any, carried: Any, clock: Any) -> Any:
+        """Traced: members one after another, which is faster on a core than side by side."""
+        from jcm.model import RunState
+
+        speedy = self.model
 
         def one(member: Any) -> Any:
-            x, carried = member
-            state = PhysicsState(x["u"], x["v"], x["t"], x["q"], 0 * x["t"], x["sp"] / p0)
-            vorticity, divergence = speedy._rotation(x["u"], x["v"])
-            dynamics = speedy._model.initial_state(state)
-            dynamics = dynamics.replace(vorticity=vorticity, divergence=divergence)
-            run = RunState(dynamics, carried, clock, jax.numpy.int32(0))
-            after = speedy.step(SpeedyState(run))
-            u, v, t, q, ps = speedy._grid(after.run.dynamics)
-            fields = {"u": u, "v": v, "t": t, "q": q, "sp": ps * p0, "pr": after.precipitation}
-            return fields, after.run.physics
+            after, before, (dynamics, physics, step) = member
+            change = jax.tree.map(jax.numpy.subtract, self._spectrum(after), self._spectrum(before))
+            dynamics = jax.tree.map(jax.numpy.add, dynamics, change)
+            later = speedy.step(SpeedyState(RunState(dynamics, physics, clock, step)))
+            u, v, t, q, ps = speedy._grid(later.run.dynamics)
+            fields = {"u": u, "v": v, "t": t, "q": q, "sp": ps * speedy._pressure}
+            fields["pr"] = later.precipitation
+            return fields, (later.run.dynamics, later.run.physics, later.run.step)
 
-        return jax.lax.map(one, (given, physics))
+        return jax.lax.map(one, (fields, source, carried))
 
     def on_pressure(self, ensemble: Ensemble, levels: Sequence[float]) -> xr.Dataset:
         """Return an ensemble on pressure levels, as the truth is (member, time, level, ...)."""
         count = len(ensemble.fields["u"])
         times = np.repeat(np.datetime64(ensemble.time, "ns"), count)
-        ds = on_pressure(ensemble.fields, times, self.geometry, levels)
+        fields = dict(ensemble.fields)
+        fields["q"] = np.maximum(fields["q"], 0.0)
+        ds = on_pressure(fields, times, self.geometry, levels)
         about = dict(ds.time.attrs)
         ds = ds.drop_vars(["time", "time_bnds"]).rename(time="member")
         ds = ds.assign_coords(member=("member", np.arange(count)))
@@ -118,3 +138,8 @@ class Perfect:
         moving = [name for name in ds.data_vars if "member" in ds[name].dims]
         timed = ds[moving].expand_dims(time=when, axis=1)
         return timed.assign({name: ds[name] for name in ds.data_vars if name not in moving})
+
+
+def _to_model(fields: Fields) -> Fields:
+    """Return what the dynamics know, in the order of the model (N, K, X, Y)."""
+    return {name: np.swapaxes(fields[name], -1, -2) for name in _DYNAMIC}

@@ -83,10 +83,14 @@ def report(setting: Setting, results: dict[str, pd.DataFrame], std: xr.Dataset) 
         row = {
             "method": method,
             "RMSE / climatology": both.relative,
+            "CRPS / climatology": both.crps,
             "spread-skill": both.spread_skill,
         }
-        rows.append(row | {"of LETKF's (LETKS's for smoothers)": ratio})
-    print(f"\n{setting.network}: means over variables\n\n" + markdown(pd.DataFrame(rows)))
+        rows.append(row | {"RMSE / LETKF's (smoothers: LETKS's)": ratio})
+    print(
+        f"\n{setting.network}: means over variables, scores over the climatological standard"
+        " deviation\n\n" + markdown(pd.DataFrame(rows))
+    )
     for column, title, digits in (
         ("relative", "RMSE over the climatological standard deviation", 2),
         ("rmse", "RMSE in units", 2),
@@ -99,7 +103,7 @@ def report(setting: Setting, results: dict[str, pd.DataFrame], std: xr.Dataset) 
                 # g/kg, hPa, mm/day
                 frame[name] *= {"q": 1e3, "s": 1e-2, "m": 1e-2, "p": 86400}.get(name[0], 1.0)
             title += " (q in g/kg, pressure in hPa, precipitation in mm/day)"
-        print(f"\n{setting.network}: {title}\n\n" + markdown(frame, digits))
+        print(f"\n{setting.network}: {title}\n\n" + markdown(frame.T.rename_axis(""), digits))
     weeks = {}
     for method in results:
         for network in (setting.network, "any"):

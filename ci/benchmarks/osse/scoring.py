@@ -71,8 +71,9 @@ def score(ensemble: xr.Dataset, truth: xr.Dataset, std: xr.Dataset) -> pd.DataFr
 
 
 def overall(scores: pd.DataFrame) -> pd.Series:
-    """Return the means over levels, then over variables."""
-    means = scores[["relative", "spread_skill"]].groupby("variable").mean()
+    """Return means over levels, then over variables; RMSE and CRPS over the climatological std."""
+    scores = scores.assign(crps=scores.crps * scores.relative / scores.rmse)
+    means = scores[["relative", "crps", "spread_skill"]].groupby("variable").mean()
     return means.mean()
 
 
