@@ -44,6 +44,8 @@ class Setting:
         Path of the model of the methods ``xappa-…``, and what its analyses are called.
     prior
         Path of the EOF-Gaussian.
+    stride
+        Of the times that the method ``xappa-filter`` analyses, to spare time.
     """
 
     nature: str
@@ -55,6 +57,7 @@ class Setting:
     prior: Path
     bundle: str | None = None
     name: str = "xappa"
+    stride: int = 1
 
     def path(self, method: str) -> Path:
         """Return where the analyses of a method are."""
@@ -154,7 +157,7 @@ def xappa_filter(setting: Setting) -> None:
     model, experiment = open_bundle(setting), setting.experiment
     store = Store(setting.path(f"{setting.name}-filter"))
     span = experiment.step * (model.blanket - 1)
-    for time in experiment.scored:
+    for time in experiment.scored[:: setting.stride]:
         states = window(setting, time - span, time)
         obs = select(list(setting.obs), time - span, time)
         store.append(assimilate(states, obs, model, experiment).isel(time=[-1]))

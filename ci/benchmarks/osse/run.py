@@ -70,23 +70,37 @@ def scored(setting: Setting, std: xr.Dataset) -> dict[str, pd.DataFrame]:
         order.index(item[0]) if item[0] in order else len(order), item[0])))  # fmt: skip
 
 
+def over_time(setting: Setting, results: dict[str, pd.DataFrame]) -> dict[str, pd.Series]:
+    """Return the overall error of each analysis time by method."""
+    found = {}
+    for method in results:
+        for network in (setting.network, "any"):
+            path = setting.folder / "scores" / f"{method}-{network}.series.csv"
+            if path.exists():
+                found[method] = pd.read_csv(path, index_col=0, parse_dates=True).iloc[:, 0]
+                break
+    return found
+
+
 def report(setting: Setting, results: dict[str, pd.DataFrame], std: xr.Dataset) -> None:
     """Print the tables of a network."""
+    over = over_time(setting, results)
     rows = []
     for method, found in results.items():
-        both = overall(found)
-        kind = method.rpartition("-")[2]
-        rival = RIVALS.get(kind)
-        ratio = float("nan")
-        if rival in results:
-            ratio = both.relative / overall(results[rival]).relative
+        both, rival = overall(found), RIVALS.get(method.rpartition("-")[2])
         row = {
             "method": method,
+            "analyses": len(over[method]),
             "RMSE / climatology": both.relative,
             "CRPS / climatology": both.crps,
             "spread-skill": both.spread_skill,
+            "RMSE / LETKF's (smoothers: LETKS's)": float("nan"),
         }
-        rows.append(row | {"RMSE / LETKF's (smoothers: LETKS's)": ratio})
+        if rival in over:
+            common = over[method].index.intersection(over[rival].index)
+            ratio = over[method][common].mean() / over[rival][common].mean()
+            row["RMSE / LETKF's (smoothers: LETKS's)"] = float(ratio)
+        rows.append(row)
     print(
         f"\n{setting.network}: means over variables, scores over the climatological standard"
         " deviation\n\n" + markdown(pd.DataFrame(rows))
@@ -104,14 +118,8 @@ def report(setting: Setting, results: dict[str, pd.DataFrame], std: xr.Dataset) 
                 frame[name] *= {"q": 1e3, "s": 1e-2, "m": 1e-2, "p": 86400}.get(name[0], 1.0)
             title += " (q in g/kg, pressure in hPa, precipitation in mm/day)"
         print(f"\n{setting.network}: {title}\n\n" + markdown(frame.T.rename_axis(""), digits))
-    weeks = {}
-    for method in results:
-        for network in (setting.network, "any"):
-            path = setting.folder / "scores" / f"{method}-{network}.series.csv"
-            if path.exists():
-                weeks[method] = pd.read_csv(path, index_col=0, parse_dates=True).iloc[:, 0]
-    lines(weeks, setting.folder / "figures" / f"series-{setting.network}.png")
-    by = pd.DataFrame({k: v.resample("5D", origin="start").mean() for k, v in weeks.items()}).T
+    lines(over, setting.folder / "figures" / f"series-{setting.network}.png")
+    by = pd.DataFrame({k: v.resample("5D", origin="start").mean() for k, v in over.items()}).T
     by.columns = [f"{day:%d %b}" for day in by.columns]
     print(
         f"\n{setting.network}: RMSE over climatological standard deviation, five days from\n\n"
@@ -165,6 +173,7 @@ def main() -> None:
             prior,
             parsed.model,
             parsed.name,
+            parsed.stride,
         )
         make(setting, methods)
         if parsed.forecasts and parsed.model:
