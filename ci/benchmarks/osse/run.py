@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument(
         "--gaussian", type=Path, help="bundle of the EOF-Gaussian, fitted if missing"
     )
+    parser.add_argument("--stride", type=int, default=1, help="of the times of xappa-filter")
     parser.add_argument("--days", type=int, default=30, help="scored days")
     parser.add_argument("--spin-up", type=int, default=10, help="days before them")
     parser.add_argument("--members", type=int, default=20)
