@@ -210,10 +210,9 @@ class Gaussian:
         about = prior.unblock(precision.inv.color(prior.block(torch.as_tensor(white))))
         return mean.numpy(), (mean + about).numpy()
 
-    def states(self, draws: np.ndarray, k: int, seed: int) -> xr.Dataset:
+    def states(self, draws: np.ndarray, k: int, seed: int, information: Information) -> xr.Dataset:
         """Decode draws (N, T, M) at the k-th time, with the residual drawn."""
         rng = np.random.default_rng([seed, 7, k])
-        information = self.information(k)
         decoded = self.model.decode_array(draws[:, k : k + 1], self.seconds[k : k + 1])
         residual = information.draw_residual(draws[:, k], rng)
         values = decoded + residual.reshape(decoded.shape)

@@ -121,26 +121,28 @@ def free(setting: Setting) -> None:
     store.close()
 
 
-def gaussian(setting: Setting, kind: str) -> None:
-    """Draw from the posterior of the EOF-Gaussian, in closed form."""
-    from gaussian import Gaussian, load
+def gaussian(setting: Setting) -> None:
+    """Draw from the posteriors of the EOF-Gaussian, in closed form: OI, filter and smoother."""
+    from gaussian import KINDS, Gaussian, load
 
     if not setting.prior.exists():
         fit(setting.truth, setting.experiment, 600, 3, setting.prior)
-    experiment = setting.experiment
+    experiment, began = setting.experiment, clock.perf_counter()
     posterior = Gaussian(load(str(setting.prior)), setting.obs, window(setting))
-    for name in ("oi", "filter", "smoother") if kind == "all" else (kind,):
-        path = setting.path(f"gaussian-{name}" if name != "oi" else "oi")
-        if path.exists():
-            continue
-        began = clock.perf_counter()
-        _, draws = posterior.components(name, experiment.members, experiment.seed)
-        store = Store(path)
-        for k, time in enumerate(experiment.times):
-            if time in experiment.scored:
-                store.append(posterior.states(draws, k, experiment.seed))
+    draws = {
+        kind: posterior.components(kind, experiment.members, experiment.seed)[1] for kind in KINDS
+    }
+    print(f"components, {setting.network}: {clock.perf_counter() - began:.0f} s", flush=True)
+    names = {kind: "oi" if kind == "oi" else f"gaussian-{kind}" for kind in KINDS}
+    stores = {kind: Store(setting.path(names[kind])) for kind in KINDS}
+    for time in experiment.scored:
+        k = experiment.times.get_loc(time)
+        information = posterior.information(k)
+        for kind in KINDS:
+            states = posterior.states(draws[kind], k, experiment.seed, information)
+            stores[kind].append(states)
+    for store in stores.values():
         store.close()
-        print(f"{path.name}: {clock.perf_counter() - began:.0f} s", flush=True)
 
 
 def window(
@@ -221,7 +223,7 @@ def assimilate(
 METHODS: dict[str, tuple[Callable[[Setting], None], tuple[str, ...]]] = {
     "climatology": (climatology, ("climatology",)),
     "gaussian": (
-        lambda setting: gaussian(setting, "all"),
+        gaussian,
         ("oi", "gaussian-filter", "gaussian-smoother"),
     ),
     "letkf": (letkf, ("letkf", "letks")),

@@ -29,16 +29,16 @@ from twin import Experiment, truth
 
 TRIED = {
     "dense": (
-        Local(2000e3, 1.5, 0.5),
-        Local(2000e3, 1.5, 0.2),
-        Local(3000e3, 1.5, 0.4),
-        Local(2000e3, 0.8, 0.4),
+        Local(3000e3, 2.0, 0.3),
+        Local(3000e3, 2.0, 0.0),
+        Local(4500e3, 2.0, 0.3),
+        Local(3000e3, 3.0, 0.3),
     ),
     "sparse": (
-        Local(3000e3, 2.0, 0.6),
-        Local(3000e3, 2.0, 0.3),
-        Local(4500e3, 2.0, 0.6),
-        Local(3000e3, 3.5, 0.6),
+        Local(4000e3, 2.0, 0.2),
+        Local(3000e3, 2.0, 0.2),
+        Local(5500e3, 2.0, 0.2),
+        Local(4000e3, 3.5, 0.2),
     ),
 }
 
