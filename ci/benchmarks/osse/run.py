@@ -106,7 +106,7 @@ def report(setting: Setting, results: dict[str, pd.DataFrame], std: xr.Dataset) 
         " deviation\n\n" + markdown(pd.DataFrame(rows))
     )
     for column, title, digits in (
-        ("relative", "RMSE over the climatological standard deviation", 2),
+        ("relative", "RMSE over the climatological standard deviation", 3),
         ("rmse", "RMSE in units", 2),
         ("crps", "CRPS in units", 2),
         ("spread_skill", "spread-skill ratio", 2),
