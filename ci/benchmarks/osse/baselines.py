@@ -28,9 +28,11 @@ __all__ = ["climatological_members", "climatology", "fit"]
 def fit(ds: xr.Dataset, experiment: Experiment, modes: int, blanket: int, path: Path) -> None:
     """Fit the EOF-Gaussian to a season of the training years, and save it."""
     train = season(ds[list(SCORED)], experiment)
-    with dask.config.set(scheduler="synchronous"):
+    # Few large blocks: the EOFs are a sum over blocks, of which each makes a term as large as they.
+    few = {"scheduler": "synchronous", "array.chunk-size": "650MiB"}
+    with dask.config.set(few):
         model = xappa.fit_gaussian(
-            train.chunk({"time": 200}), modes=modes, blanket=blanket, name="EOF-Gaussian"
+            train.chunk({"time": 640}), modes=modes, blanket=blanket, name="EOF-Gaussian"
         )
     model.save(path)
 
