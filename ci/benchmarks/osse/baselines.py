@@ -13,6 +13,7 @@ with those before it a Kalman filter, and with those after it a Kalman smoother.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import dask
@@ -22,17 +23,30 @@ from twin import SCORED, Experiment, season
 
 import xappa
 
-__all__ = ["climatological_members", "climatology", "fit"]
+__all__ = ["Fitted", "climatological_members", "climatology", "fit"]
 
 
-def fit(ds: xr.Dataset, experiment: Experiment, modes: int, blanket: int, path: Path) -> None:
+@dataclass(frozen=True)
+class Fitted:
+    """Arguments of `xappa.fit_gaussian`.
+
+    With 600 EOFs of ten winters (2520 states) and no localisation, 1 % of the variance is left in
+    the sample, and 27 % in another winter: the posterior is far too sure of itself.
+    """
+
+    modes: int = 600
+    blanket: int = 3
+    localisation: str | None = None
+
+
+def fit(ds: xr.Dataset, experiment: Experiment, path: Path, fitted: Fitted) -> None:
     """Fit the EOF-Gaussian to a season of the training years, and save it."""
     train = season(ds[list(SCORED)], experiment)
     # Few large blocks: the EOFs are a sum over blocks, of which each makes a term as large as they.
     few = {"scheduler": "synchronous", "array.chunk-size": "650MiB"}
     with dask.config.set(few):
         model = xappa.fit_gaussian(
-            train.chunk({"time": 640}), modes=modes, blanket=blanket, name="EOF-Gaussian"
+            train.chunk({"time": 640}), **asdict(fitted), name="EOF-Gaussian"
         )
     model.save(path)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from baselines import climatological_members, fit
+from baselines import Fitted, climatological_members, fit
 from networks import select
 from twin import Experiment, Store, blank
 
@@ -46,6 +46,8 @@ class Setting:
         Path of the EOF-Gaussian.
     stride
         Of the times that the method ``xappa-filter`` analyses, to spare time.
+    fitted
+        How the EOF-Gaussian is fitted.
     """
 
     nature: str
@@ -58,6 +60,7 @@ class Setting:
     bundle: str | None = None
     name: str = "xappa"
     stride: int = 1
+    fitted: Fitted = field(default_factory=Fitted)
 
     def path(self, method: str) -> Path:
         """Return where the analyses of a method are."""
@@ -126,7 +129,7 @@ def gaussian(setting: Setting) -> None:
     from gaussian import KINDS, Gaussian, load
 
     if not setting.prior.exists():
-        fit(setting.truth, setting.experiment, 600, 3, setting.prior)
+        fit(setting.truth, setting.experiment, setting.prior, setting.fitted)
     experiment, began = setting.experiment, clock.perf_counter()
     posterior = Gaussian(load(str(setting.prior)), setting.obs, window(setting))
     draws = {

@@ -25,7 +25,7 @@ import xarray as xr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from baselines import climatology
+from baselines import Fitted, climatology
 from figures import lines, maps
 from forecasts import bundle_forecasts, leads, model_forecasts
 from markdown import markdown
@@ -149,6 +149,8 @@ def main() -> None:
         "--gaussian", type=Path, help="bundle of the EOF-Gaussian, fitted if missing"
     )
     parser.add_argument("--stride", type=int, default=1, help="of the times of xappa-filter")
+    parser.add_argument("--modes", type=int, default=600, help="of the EOF-Gaussian")
+    parser.add_argument("--localisation", help="of the EOF-Gaussian, such as '3000 km'")
     parser.add_argument("--days", type=int, default=30, help="scored days")
     parser.add_argument("--spin-up", type=int, default=10, help="days before them")
     parser.add_argument("--members", type=int, default=20)
@@ -175,6 +177,7 @@ def main() -> None:
             parsed.model,
             parsed.name,
             parsed.stride,
+            Fitted(modes=parsed.modes, localisation=parsed.localisation),
         )
         make(setting, methods)
         if parsed.forecasts and parsed.model:
