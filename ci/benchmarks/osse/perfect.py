@@ -6,7 +6,7 @@ state and its radiative fluxes. An analysis changes the spectral state by the di
 transforms, so that without observations the run goes on as if it had not been interrupted. A state
 made anew from the grid every six hours loses its divergence beyond T31 and its negative humidity,
 and drifts: levels in the middle by 0.2 K in two days, twice as much as after a single conversion.
-The filter's error was half as large again for it.
+The filter's error was a third larger for it.
 """
 
 from __future__ import annotations
