@@ -45,7 +45,9 @@ def main() -> None:
     folder = ROOT / "xappa/samples"
     folder.mkdir(exist_ok=True)
     states.to_netcdf(folder / "speedy-t31.nc", encoding=packing(states))
-    stations(states).to_netcdf(folder / "speedy-t31-network.nc")
+    network = stations(states)
+    zipped = {name: {"zlib": True} for name in network.data_vars}
+    network.to_netcdf(folder / "speedy-t31-network.nc", encoding=zipped)
     for path in sorted([*folder.iterdir(), *(folder.parent / "models/bundled").rglob("*.*")]):
         if path.is_file():
             print(f"{path.stat().st_size / 1e6:6.2f} MB  {path.relative_to(ROOT)}")
