@@ -40,9 +40,10 @@ def main() -> None:
     print(model)
 
     # Radiosondes with the errors of SPEEDY-LETKF; some are kept for verification.
-    soundings = truth.appa.observe(network, seed=0)
+    day = truth.isel(time=slice(STATES))  # what follows is for the forecast to tell
+    soundings = day.appa.observe(network, seed=0).sel(time=day.time)
     obs, held_out = soundings.isel(station=slice(KEPT, None)), soundings.isel(station=slice(KEPT))
-    window = model.template(truth.time[0], truth.time[STATES - 1])  # empty: nothing leaks
+    window = model.template(day.time[0], day.time[-1])  # states without values
     heading(f"What {obs.sizes['station']} stations observe")
     print(window.appa.operator(obs))
 
@@ -103,6 +104,7 @@ def figure(analysis: xr.Dataset, truth: xr.Dataset, obs: xr.Dataset) -> plt.Figu
     bar = {"label": "eastward wind [m s-1]", "shrink": 0.9, "pad": 0.02}
     mean = wind.mean("member", keep_attrs=True)
     mean.plot.pcolormesh(ax=axes[0, 0], cmap="RdBu_r", vmin=-60, vmax=60, cbar_kwargs=bar)
+    axes[0, 0].set_title("")
     lines = axes[0, 0].contour(
         true.longitude, true.latitude, true, levels=[-20, 20, 40, 60], colors="black", linewidths=1
     )
@@ -115,6 +117,7 @@ def figure(analysis: xr.Dataset, truth: xr.Dataset, obs: xr.Dataset) -> plt.Figu
     error = abs(mean - true).assign_attrs(mean.attrs)
     bar["label"] = "absolute error [m s-1]"
     error.plot.pcolormesh(ax=axes[1, 0], cmap="magma_r", vmin=0, vmax=10, cbar_kwargs=bar)
+    axes[1, 0].set_title("")
     axes[1, 0].set_title("Error of the mean", loc="left")
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
         land = truth.lsm.isel(time=0) if "time" in truth.lsm.dims else truth.lsm
@@ -122,7 +125,7 @@ def figure(analysis: xr.Dataset, truth: xr.Dataset, obs: xr.Dataset) -> plt.Figu
         ax.set(xlabel="", ylabel="")
     ranks = xappa.verify.rank_histogram(analysis.u, truth.u.sel(time=analysis.time))
     xappa.plot.rank_histogram(ranks, ax=axes[1, 1])
-    axes[1, 1].set_title("Rank histogram of the eastward wind, all levels", loc="left")
+    axes[1, 1].set_title("Rank histogram, all levels", loc="left")
     return fig
 
 

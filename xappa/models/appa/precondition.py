@@ -93,7 +93,8 @@ class GaussianPreconditioner:
             rows = np.flatnonzero(np.diff(of_state.indptr))
             decoded = of_state[rows] @ fields
             self.seen.append((torch.as_tensor(rows), part.tensor(decoded[:, :modes])))
-            rest[rows] += (decoded[:, modes:].reshape(len(rows), _PROBES, -1) ** 2).mean(1)
+            probes = decoded[:, modes:].reshape(len(rows), _PROBES, rest.shape[1])
+            rest[rows] += (probes**2).mean(1)
         self.rest = part.tensor(rest)
 
     @property
