@@ -17,6 +17,7 @@ from xappa.diffusion.scoped import FixedDates
 from xappa.models.appa.guide import Blankets
 from xappa.models.appa.normalisation import date_features
 from xappa.models.appa.posterior import LatentPosterior
+from xappa.models.appa.precondition import _factor
 from xappa.nn.gaussian import GaussianBlanket
 from xappa.observe import ObservationOperator, read_observations
 from xappa.training.gaussian import gaussian_of
@@ -223,3 +224,16 @@ def test_the_gaussian_shortens_the_solve(model, weather, count) -> None:
     assert float(found[True, 1][1]) < 0.7 * float(found[False, 1][1])
     whole = [found[precondition, 4 * count][0] for precondition in (True, False)]
     torch.testing.assert_close(*whole, atol=2e-3, rtol=1e-3)
+
+
+def test_observations_without_errors_to_speak_of_have_a_factor() -> None:
+    """In single precision, one beside their precision is nothing."""
+    rng = torch.Generator().manual_seed(0)
+    root, u = torch.randn(60, 60, generator=rng), 1e6 * torch.randn(500, 60, generator=rng)
+    u[:, 30:] = u[:, :30]
+    inner = u.T @ u
+    factor = _factor(root, inner)
+    assert bool(torch.isfinite(factor).all())
+    again = factor @ factor.T
+    system = root.T @ inner @ root
+    assert float((again - system).norm() / system.norm()) < 1e-3

@@ -43,9 +43,7 @@ def decoded_patterns(model: AppaModel) -> Tensor:
 
     To first order about the climatological latent of no date in particular, in the state's units.
     """
-    network = model.network.gaussian
-    assert isinstance(network, GaussianBlanket)
-    mean = (date_terms(torch.zeros(1, 4)).to(network.mean) @ network.mean).to(model.device)
+    network, middle = _gaussian(model), _middle(model)
     channels = network.rest.shape[1]
     signs = torch.as_tensor(
         np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, model.latent_size)),
@@ -56,10 +54,23 @@ def decoded_patterns(model: AppaModel) -> Tensor:
     directions = torch.cat([network.patterns.T, probes])
     found = []
     for part in directions.split(_TOGETHER):
-        point = mean.repeat(len(part), 1)
+        point = middle.repeat(len(part), 1)
         with torch.no_grad():
             found.append(torch.func.jvp(model.decode_tensor, (point,), (part,))[1].flatten(1))
     return torch.cat(found)
+
+
+def _gaussian(model: AppaModel) -> GaussianBlanket:
+    network = model.network.gaussian
+    assert isinstance(network, GaussianBlanket)
+    return network
+
+
+def _middle(model: AppaModel) -> Tensor:
+    """Return the climatological latent of no date in particular, (1, L)."""
+    mean = _gaussian(model).mean
+    latent: Tensor = date_terms(mean.new_zeros(1, 4)) @ mean
+    return latent
 
 
 class GaussianPreconditioner:
@@ -73,16 +84,13 @@ class GaussianPreconditioner:
 
     def __init__(self, part: LatentPosterior) -> None:
         model, operator = part.model, part.operator
-        network = model.network.gaussian
-        assert isinstance(network, GaussianBlanket)
-        self.gaussian = network
+        network = self.gaussian = _gaussian(model)
         self.variance = part.tensor(part.variance)
         patterns = model.decoded_patterns
         modes = network.patterns.shape[1]
         states, size = operator.rows.shape[0], operator.rows.state_size
-        mean = torch.zeros(1, model.latent_size, device=model.device)
         with torch.no_grad():
-            at = model.decode_tensor(mean).expand(states, -1, -1, -1)
+            at = model.decode_tensor(_middle(model)).expand(states, -1, -1, -1)
         _, slope = operator.linearised(operator.interpolate(at))
         weights = (slope @ operator.rows.matrix()).tocsc()
         fields = patterns.T.cpu().numpy()
@@ -92,7 +100,8 @@ class GaussianPreconditioner:
             of_state = weights[:, state * size : (state + 1) * size].tocsr()
             rows = np.flatnonzero(np.diff(of_state.indptr))
             decoded = of_state[rows] @ fields
-            self.seen.append((torch.as_tensor(rows), part.tensor(decoded[:, :modes])))
+            places = torch.as_tensor(rows, device=model.device)
+            self.seen.append((places, part.tensor(decoded[:, :modes])))
             probes = decoded[:, modes:].reshape(len(rows), _PROBES, rest.shape[1])
             rest[rows] += (probes**2).mean(1)
         self.rest = part.tensor(rest)
@@ -136,9 +145,7 @@ class Inverse:
                 here = slice(i * modes, (i + 1) * modes), slice(j * modes, (j + 1) * modes)
                 inner[here] = a.T @ b
                 inner[here[1], here[0]] = inner[here].T
-        system = self.root.T @ (inner @ self.root)
-        system.diagonal().add_(1.0)
-        self.factor = torch.linalg.cholesky(system)
+        self.factor = _factor(self.root, inner)
 
     def __call__(self, v: Tensor) -> Tensor:
         """Return the inverse times v, shape (B, n)."""
@@ -152,7 +159,25 @@ class Inverse:
         return scaled - back / self.diagonal
 
 
+#: What is added to the diagonal, in units of its largest entry, until there is a factor.
+_SHIFTS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+
+
+def _factor(root: Tensor, inner: Tensor) -> Tensor:
+    """Return the Cholesky factor of I + B' U' R^-1 U B, shifted where rounding asks for it."""
+    system = root.T @ (inner @ root)
+    system.diagonal().add_(1.0)
+    largest = system.diagonal().max()
+    for shift in _SHIFTS:
+        shifted = system + shift * largest * torch.eye(len(system)).to(system)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        if not int(failed):
+            break
+    found: Tensor = factor
+    return found
+
+
 def _shared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return where two sorted sets of rows hold the same ones."""
-    _, first, second = np.intersect1d(a.numpy(), b.numpy(), True, True)
-    return torch.as_tensor(first), torch.as_tensor(second)
+    _, first, second = np.intersect1d(a.cpu().numpy(), b.cpu().numpy(), True, True)
+    return torch.as_tensor(first, device=a.device), torch.as_tensor(second, device=a.device)
