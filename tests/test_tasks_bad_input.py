@@ -104,7 +104,9 @@ def test_two_candidates_for_time(day, obs, model) -> None:
 
 
 def test_no_model_lists_candidates_and_remedies(day, obs, tmp_path, monkeypatch) -> None:
-    with pytest.raises(NoModelError, match=r"catalogue is empty[\s\S]*fit_gaussian"):
+    with pytest.raises(
+        NoModelError, match=r"speedy-t31: the grids[^\n]*, and 8 more[\s\S]*fit_gaussian"
+    ):
         day.appa.assimilate(obs)
     other = xappa.fit_gaussian(xappa.testing.weather(times=60, latitudes=7), modes=3)
     other.save(tmp_path / "coarse")

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import xarray as xr
 
 from xappa.bridge import Layout
-from xappa.errors import ArgumentError, BundleError, NoModelError, XappaError
+from xappa.errors import ArgumentError, BundleError, NoModelError, XappaError, XappaErrors
 from xappa.models.appa.checkpoint import find_checkpoint, open_checkpoint
 from xappa.models.base import Model
 from xappa.models.bundle import label_of, load
@@ -213,11 +213,19 @@ def _fitting(ds: xr.Dataset) -> tuple[dict[str, Model], list[str]]:
             model = open_model(name)
             Layout.of(ds, model.spec)
         except XappaError as error:
-            reasons.append(f"{name}: {error}")
+            reasons.append(f"{name}: {_headline(error)}")
         else:
             if all(model.hash != other.hash for other in fitting.values()):
                 fitting[name] = model
     return fitting, reasons
+
+
+def _headline(error: XappaError) -> str:
+    """Return the first line of an error, or of the first of several and how many more there are."""
+    several = error.exceptions if isinstance(error, XappaErrors) else (error,)
+    first = str(several[0]).splitlines()[0]
+    more = len(several) - 1
+    return f"{first}, and {more} more" if more else first
 
 
 def _fits(ds: xr.Dataset, model: Model) -> bool:
