@@ -348,3 +348,29 @@ class TestBadInput:
         monkeypatch.setitem(__import__("sys").modules, "scores.continuous", None)
         with pytest.raises(errors.MissingDependencyError, match=r"xappa\[verify\]"):
             verify.rmse(self.ensemble, self.truth)
+
+
+def test_axes_of_other_names_are_the_same_axes() -> None:
+    """A forecast on ``pressure`` and a truth on ``level`` are not compared each with all."""
+    rng = np.random.default_rng(0)
+    about = {"standard_name": "air_pressure", "positive": "down"}
+    fcst = xr.DataArray(
+        rng.standard_normal((2, 3, 4, 5)),
+        {
+            "member": ("member", [0, 1], {"standard_name": "realization"}),
+            "pressure": ("pressure", [250.0, 500.0, 850.0], {**about, "units": "hPa"}),
+            "latitude": ("latitude", np.linspace(-60, 60, 4), {"units": "degrees_north"}),
+            "longitude": ("longitude", np.linspace(0, 288, 5), {"units": "degrees_east"}),
+        },
+        name="t",
+        attrs={"units": "K"},
+    )
+    truth = fcst.isel(member=0, drop=True) + 1.0
+    other = truth.rename(pressure="level", latitude="lat", longitude="lon")
+    other = other.assign_coords(
+        level=("level", [25000.0, 50000.0, 85000.0], {**about, "units": "Pa"})
+    )
+    for score in (verify.rmse, verify.crps, verify.spread_skill):
+        xr.testing.assert_allclose(score(fcst, other), score(fcst, truth))
+    by_level = verify.rmse(fcst, other.isel(level=[2, 0]), preserve_dims="pressure")
+    assert by_level.pressure.values.tolist() == [250.0, 850.0]

@@ -210,7 +210,7 @@ def pair(
     if member is not None and fcst.chunks is not None:
         fcst = fcst.chunk({member: -1})
     obs = in_units_of(fcst, obs, "verification of")
-    fcst, obs = _match_labels(fcst, obs, axes)
+    fcst, obs = _match_labels(fcst, _named_alike(fcst, obs, axes), axes)
     reduced = _reduced(fcst, obs, member, reduce_dims, preserve_dims)
     return Pair(fcst, obs, member, reduced, _weights(weights, fcst, axes, reduced))
 
@@ -233,6 +233,26 @@ def _check_single(fcst: xr.DataArray, obs: xr.DataArray, member: str | None) -> 
         got=f"{obs.sizes[own]} members",
         remedy=remedy,
     )
+
+
+def _named_alike(fcst: xr.DataArray, obs: xr.DataArray, axes: Axes) -> xr.DataArray:
+    """Give the axes of ``obs`` the forecast's names, and its levels the forecast's units.
+
+    Otherwise ``level`` and ``pressure`` would be two dimensions, and every level compared with all.
+    """
+    theirs = find_axes(obs, require=())
+    for role in ("latitude", "longitude", "vertical", "time_dim"):
+        ours, other = getattr(axes, role), getattr(theirs, role)
+        apart = ours in fcst.dims and other in obs.dims and other not in fcst.dims
+        if apart and ours not in obs.dims and ours not in obs.coords:
+            obs = obs.rename({other: ours})
+    z = axes.vertical
+    if z in fcst.indexes and z in obs.indexes:
+        wanted, given = (str(a[z].attrs.get("units", "")) for a in (fcst, obs))
+        if wanted and given and wanted != given and units.compatible(given, wanted):
+            values = units.convert(obs[z].values, given, wanted)
+            obs = obs.assign_coords({z: (z, values, {**obs[z].attrs, "units": wanted})})
+    return obs
 
 
 def _match_labels(
