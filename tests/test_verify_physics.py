@@ -8,7 +8,8 @@ import xarray as xr
 
 import xappa
 from xappa.errors import CoordinateError, VariableMismatchError
-from xappa.verify.physics import GRAVITY, R_DRY, RADIUS, ROTATION
+from xappa.grid import EARTH_RADIUS as RADIUS
+from xappa.verify.physics import GRAVITY, R_DRY, ROTATION
 
 LEVELS = np.array([1000.0, 850.0, 500.0, 250.0])
 

@@ -6,21 +6,17 @@ Prints a table of scores and the timings; writes an analysis (NetCDF) and a figu
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from report import heading, print_timings, timed
 from scipy.interpolate import RBFInterpolator
 
 import xappa
-
-timings: dict[str, float] = {}
 
 
 def main() -> None:
@@ -63,9 +59,7 @@ def main() -> None:
         path = save(analysis, output / "analysis.nc")
         figure(analysis, train, day, obs, held_out).savefig(output / "analysis.png", dpi=150)
 
-    heading("Timings")
-    for what, seconds in timings.items():
-        print(f"{what:<32}{seconds:6.1f} s")
+    print_timings()
     print(f"\n{path}\n{output / 'analysis.png'}")
 
 
@@ -175,17 +169,6 @@ def outline_land(ax: plt.Axes, train: xr.Dataset) -> None:
     diurnal_range = hourly.max("hour") - hourly.min("hour")
     lines = {"levels": [1.3], "colors": "black", "linewidths": 0.7, "alpha": 0.6}
     ax.contour(train.longitude, train.latitude, diurnal_range, **lines)
-
-
-def heading(text: str) -> None:
-    print(f"\n{text}\n{'-' * len(text)}")
-
-
-@contextmanager
-def timed(what: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[what] = time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ and the timings; writes an analysis (NetCDF) and a figure (PNG).
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import xarray as xr
+from report import heading, print_timings, timed
 
 import xappa
 
@@ -22,7 +20,6 @@ import xappa
 STATES, KEPT = 5, 20
 #: Of third order with few steps, and one Krylov iteration: the defaults take ten times as long.
 FAST = {"sampler": xappa.Sampler("multistep", 16), "guidance": xappa.Guidance(iterations=1)}
-timings: dict[str, float] = {}
 
 
 def main() -> None:
@@ -65,9 +62,7 @@ def main() -> None:
         picture = arguments.output / "analysis.png"
         figure(analysis, truth, obs).savefig(picture, dpi=150)
 
-    heading("Timings")
-    for what, seconds in timings.items():
-        print(f"{what:<36}{seconds:6.1f} s")
+    print_timings()
     print(f"\n{path}\n{picture}")
 
 
@@ -120,24 +115,12 @@ def figure(analysis: xr.Dataset, truth: xr.Dataset, obs: xr.Dataset) -> plt.Figu
     axes[1, 0].set_title("")
     axes[1, 0].set_title("Error of the mean", loc="left")
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
-        land = truth.lsm.isel(time=0) if "time" in truth.lsm.dims else truth.lsm
-        ax.contour(truth.longitude, truth.latitude, land, [0.5], colors="grey", linewidths=0.6)
+        ax.contour(truth.longitude, truth.latitude, truth.lsm, [0.5], colors="grey", linewidths=0.6)
         ax.set(xlabel="", ylabel="")
     ranks = xappa.verify.rank_histogram(analysis.u, truth.u.sel(time=analysis.time))
     xappa.plot.rank_histogram(ranks, ax=axes[1, 1])
     axes[1, 1].set_title("Rank histogram, all levels", loc="left")
     return fig
-
-
-def heading(text: str) -> None:
-    print(f"\n{text}\n{'-' * len(text)}")
-
-
-@contextmanager
-def timed(what: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[what] = time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -31,7 +31,16 @@ from torch import Tensor
 
 from xappa.diffusion.blocktridiagonal import BlockTridiagonalCovariance
 
-__all__ = ["GaussianTrajectory", "Initial", "StationaryProcess"]
+__all__ = ["GaussianTrajectory", "Initial", "StationaryProcess", "block_toeplitz"]
+
+
+def block_toeplitz(gamma: Tensor) -> Tensor:
+    """Put autocovariances by lag (K, M, M) together to the covariance of K states, (K M, K M)."""
+    lags = range(len(gamma))
+    rows = [
+        torch.cat([gamma[i - j] if i >= j else gamma[j - i].mT for j in lags], dim=1) for i in lags
+    ]
+    return torch.cat(rows)
 
 
 class StationaryProcess:
@@ -51,12 +60,7 @@ class StationaryProcess:
 
     def covariance(self, length: int) -> Tensor:
         """Return the covariance matrix of ``length`` consecutive states, shape (T M, T M)."""
-        gamma = self.extend(length)
-        rows = [
-            torch.cat([gamma[i - j] if i >= j else gamma[j - i].mT for j in range(length)], dim=1)
-            for i in range(length)
-        ]
-        return torch.cat(rows)
+        return block_toeplitz(self.extend(length))
 
     def extend(self, lags: int) -> Tensor:
         """Return the autocovariances up to lag ``lags - 1``, shape (lags, M, M)."""

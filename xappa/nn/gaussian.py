@@ -27,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xappa.diffusion.markov import block_toeplitz
+
 __all__ = ["GaussianBlanket", "date_terms"]
 
 #: Terms of the mean: a constant, two harmonics of the year and one of the day.
@@ -114,8 +116,8 @@ class GaussianBlanket(nn.Module):
         """Eigenvectors and -values of the components (K r) and of the rest (c, K), kept."""
         if self._kept is None or self._kept[0] != self.std.device:
             scale = self.std.double()
-            components = _toeplitz(self.correlation.double() * scale[:, None] * scale)
-            rest = torch.stack([_toeplitz(own[:, None, None]) for own in self.rest.double().T])
+            components = block_toeplitz(self.correlation.double() * scale[:, None] * scale)
+            rest = torch.stack([block_toeplitz(own[:, None, None]) for own in self.rest.double().T])
             values, vectors = torch.linalg.eigh(components)
             levels, turn = torch.linalg.eigh(rest)
             found = (vectors, values.clamp_min(0), turn, levels.clamp_min(0))
@@ -125,10 +127,3 @@ class GaussianBlanket(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._kept = None
         super()._load_from_state_dict(*args, **kwargs)
-
-
-def _toeplitz(gamma: Tensor) -> Tensor:
-    """Put autocovariances (K, r, r) together to the covariance of K states, (K r, K r)."""
-    lags = range(len(gamma))
-    rows = [torch.cat([gamma[i - j] if i >= j else gamma[j - i].T for j in lags], 1) for i in lags]
-    return torch.cat(rows)

@@ -29,11 +29,12 @@ import xarray as xr
 
 from xappa.cf import Axes, find_axes, identify, pressure_levels
 from xappa.errors import CoordinateError, VariableMismatchError
+from xappa.grid import EARTH_RADIUS
 from xappa.units import convert, squared_units
 
 __all__ = ["dry_mass", "geostrophic_imbalance", "hydrostatic_residual", "zonal_spectrum"]
 
-RADIUS, ROTATION, GRAVITY, R_DRY = 6_371_000.0, 7.2921e-5, 9.80665, 287.05
+ROTATION, GRAVITY, R_DRY = 7.2921e-5, 9.80665, 287.05
 #: Degrees from the equator within which there is no geostrophic wind to speak of.
 TROPICS = 15.0
 
@@ -139,8 +140,8 @@ def geostrophic_imbalance(ds: xr.Dataset) -> xr.DataArray:
     latitude = np.deg2rad(ds[y].astype(float))
     f = 2 * ROTATION * np.sin(latitude)
     per_radian = 180 / np.pi
-    u_g = -geopotential.differentiate(y) * per_radian / (f * RADIUS)
-    v_g = _along(geopotential, x) * per_radian / (f * RADIUS * np.cos(latitude))
+    u_g = -geopotential.differentiate(y) * per_radian / (f * EARTH_RADIUS)
+    v_g = _along(geopotential, x) * per_radian / (f * EARTH_RADIUS * np.cos(latitude))
     apart = (u - u_g) ** 2 + (v - v_g) ** 2
     kept = {y, *_vertical(axes, u)}
     over = [dim for dim in apart.dims if dim not in kept]
@@ -284,16 +285,22 @@ def _vertical(axes: Axes, da: xr.DataArray) -> tuple[str, ...]:
 
 def _along(da: xr.DataArray, x: str) -> xr.DataArray:
     """Differentiate along longitudes, per degree; around the globe where they go round."""
-    step = np.diff(da[x].values.astype(float))
-    round_ = np.allclose(step, step[0]) and np.isclose(abs(step[0]) * da.sizes[x], 360.0)
-    if not round_:
+    step = _step_around(da[x])
+    if step is None:
         return da.differentiate(x)
-    return (da.roll({x: -1}) - da.roll({x: 1})) / (2 * float(step[0]))
+    return (da.roll({x: -1}) - da.roll({x: 1})) / (2 * step)
+
+
+def _step_around(x: xr.DataArray) -> float | None:
+    """Return the step of regular longitudes that go round the globe; None for others."""
+    step = np.diff(x.values.astype(float))
+    if step.size and np.allclose(step, step[0]) and np.isclose(abs(step[0]) * x.size, 360.0):
+        return float(step[0])
+    return None
 
 
 def _check_round(x: xr.DataArray) -> None:
-    step = np.diff(x.values.astype(float))
-    if not (step.size and np.allclose(step, step[0]) and np.isclose(abs(step[0]) * x.size, 360.0)):
+    if _step_around(x) is None:
         raise CoordinateError(
             "a zonal spectrum needs circles of latitude",
             where=f"longitude {x.name!r}",

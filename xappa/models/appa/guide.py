@@ -9,6 +9,7 @@ observations at the mean latent. Power iteration finds it from a few products wi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -213,6 +214,7 @@ class Blankets:
             return None
         own = [GaussianPreconditioner(part) for part in self.parts]
 
+        @lru_cache(maxsize=1)  # a step of second order visits its noise level twice in a row
         def precondition(sigma: float) -> Callable[[Tensor], Tensor]:
             inverses = [part.at(sigma) for part in own]
 

@@ -395,26 +395,24 @@ class AppaModel(Model):
         Networks compute as before, in the precision that the device and the options ask for.
         """
         own = self.normalisation
-        return AppaModel(
-            self.spec,
-            _halved(self.autoencoder),
-            _halved(self.network),
-            self.schedule,
-            replace(own, mean=own.mean.astype(np.float32), std=own.std.astype(np.float32)),
-            self.date_parts,
-            name=self.name,
-            provenance=self.provenance,
-            scores=self.scores,
-        )
+        single = replace(own, mean=own.mean.astype(np.float32), std=own.std.astype(np.float32))
+        return self._copied(_halved(self.autoencoder), _halved(self.network), single)
 
     def with_normalisation(self, **changes: np.ndarray | None) -> AppaModel:
         """Return the model with other statistics (see `Normalisation`); the networks are shared."""
+        changed = replace(self.normalisation, **changes)  # type: ignore[arg-type]
+        return self._copied(self.autoencoder, self.network, changed)
+
+    def _copied(
+        self, autoencoder: ConvAutoencoder, network: LatentTransformer, normalisation: Normalisation
+    ) -> AppaModel:
+        """Return the model with other parts, and all labels."""
         return AppaModel(
             self.spec,
-            self.autoencoder,
-            self.network,
+            autoencoder,
+            network,
             self.schedule,
-            replace(self.normalisation, **changes),  # type: ignore[arg-type]
+            normalisation,
             self.date_parts,
             name=self.name,
             provenance=self.provenance,

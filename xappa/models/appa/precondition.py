@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xappa.errors import ArgumentError
 from xappa.nn.gaussian import GaussianBlanket, date_terms
 
 if TYPE_CHECKING:
@@ -62,7 +63,13 @@ def decoded_patterns(model: AppaModel) -> Tensor:
 
 def _gaussian(model: AppaModel) -> GaussianBlanket:
     network = model.network.gaussian
-    assert isinstance(network, GaussianBlanket)
+    if network is None:
+        raise ArgumentError(
+            "the model's denoiser departs from no Gaussian",
+            where=model.name,
+            expected="a model that was trained with modes",
+            remedy="train one: xappa.AppaTraining(modes=256)",
+        )
     return network
 
 
@@ -87,7 +94,7 @@ class GaussianPreconditioner:
         network = self.gaussian = _gaussian(model)
         self.variance = part.tensor(part.variance)
         patterns = model.decoded_patterns
-        modes = network.patterns.shape[1]
+        modes = self.modes = network.patterns.shape[1]
         states, size = operator.rows.shape[0], operator.rows.state_size
         with torch.no_grad():
             at = model.decode_tensor(_middle(model)).expand(states, -1, -1, -1)
@@ -130,11 +137,11 @@ class Inverse:
     def __init__(self, of: GaussianPreconditioner, sigma: float) -> None:
         self.of = of
         vectors, values, _, levels = of.gaussian.spectra()
-        left = (levels.clamp_min(0) / (levels / sigma**2 + 1)).mean(-1)
+        left = (levels / (levels / sigma**2 + 1)).mean(-1)
         self.diagonal = of.variance + of.rest @ left.to(of.rest)
         self.root = vectors * (values / (values / sigma**2 + 1)).sqrt()
         inner = self.root.new_zeros(self.root.shape)
-        modes = of.seen[0][1].shape[1]
+        modes = of.modes
         scaled = [(rows, u / self.diagonal[rows, None].sqrt()) for rows, u in of.seen]
         for i, (rows_i, u_i) in enumerate(scaled):
             for j, (rows_j, u_j) in enumerate(scaled[: i + 1]):
@@ -150,7 +157,7 @@ class Inverse:
     def __call__(self, v: Tensor) -> Tensor:
         """Return the inverse times v, shape (B, n)."""
         scaled = v / self.diagonal
-        modes = self.of.seen[0][1].shape[1]
+        modes = self.of.modes
         pulled = torch.cat([scaled[:, rows] @ u for rows, u in self.of.seen], dim=1) @ self.root
         solved = torch.cholesky_solve(pulled.T, self.factor).T @ self.root.T
         back = torch.zeros_like(v)
@@ -159,18 +166,19 @@ class Inverse:
         return scaled - back / self.diagonal
 
 
-#: What is added to the diagonal, in units of its largest entry, until there is a factor.
-_SHIFTS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+#: What is added to the diagonal step by step, in units of its largest entry, until it is enough.
+_SHIFTS = (0.0, 1e-6, 9e-6, 9e-5, 9e-4)
 
 
 def _factor(root: Tensor, inner: Tensor) -> Tensor:
     """Return the Cholesky factor of I + B' U' R^-1 U B, shifted where rounding asks for it."""
     system = root.T @ (inner @ root)
     system.diagonal().add_(1.0)
-    largest = system.diagonal().max()
+    largest = system.diagonal().max().clone()
     for shift in _SHIFTS:
-        shifted = system + shift * largest * torch.eye(len(system)).to(system)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
+        if shift:
+            system.diagonal().add_(shift * largest)
+        factor, failed = torch.linalg.cholesky_ex(system)
         if not int(failed):
             break
     found: Tensor = factor
