@@ -216,3 +216,16 @@ def test_files_without_data(tmp_path, capsys) -> None:
     (tmp_path / "a.toml").write_text("[data]\npath = 'absent.nc'\nperiod = ['2001', '2002']")
     assert main(["train", str(tmp_path / "a.toml")]) == 2
     assert "a period needs a time axis" in capsys.readouterr().err
+
+
+def test_periods_are_those_of_valid_times(tmp_path) -> None:
+    """cfgrib's valid times lie along a dimension of another name, and are not its index."""
+    ds = xappa.testing.weather(times=12).rename(time="step")
+    valid = ds.step.variable.to_base_variable()
+    ds = ds.assign_coords(valid_time=valid, step=np.arange(12))
+    ds.step.attrs = {}
+    ds.to_netcdf(tmp_path / "a.nc")
+    first, last = (str(valid.values[k])[:16] for k in (3, 7))
+    job = Job("cut", TINY, path=tmp_path / "a.nc", period=(first, last))
+    cut, _ = job.open()
+    np.testing.assert_array_equal(cut.valid_time, valid.values[3:8])

@@ -231,13 +231,14 @@ def _during(ds: xr.Dataset, period: tuple[str, str] | None) -> xr.Dataset:
         return ds
     from xappa.cf import find_axes
 
-    axes = find_axes(ds)
-    if axes.time is None or axes.time not in ds.indexes:
+    name = find_axes(ds).time
+    if name is None or ds[name].ndim != 1:
         raise DataError(
             "a period needs a time axis",
             where="data.period",
-            expected="a coordinate of valid times that is an index",
-            got="none" if axes.time is None else axes.time,
+            expected="valid times along one dimension",
+            got="none" if name is None else f"{name} with dimensions {ds[name].dims}",
             remedy="leave the period out",
         )
-    return ds.sel({axes.time: slice(*period)})
+    (dim,) = ds[name].dims  # of which it need not be the index: cfgrib's is called time
+    return ds.isel({dim: ds[name].to_index().slice_indexer(*period)})

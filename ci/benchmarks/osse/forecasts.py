@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
-from methods import Setting, assimilate, open_bundle, window
-from networks import select
+from methods import Setting, open_bundle
 from scoring import overall, score
 from twin import SCORED, Store
 
@@ -39,18 +37,16 @@ def model_forecasts(setting: Setting) -> None:
 
 
 def bundle_forecasts(setting: Setting) -> None:
-    """Draw forecasts of a bundle from its analyses of the last blanket of states up to a start."""
+    """Draw forecasts of a bundle from what its filter made of the blanket up to a start."""
     model, experiment = open_bundle(setting), setting.experiment
-    few = replace(experiment, members=MEMBERS)
-    span = experiment.step * (model.blanket - 1)
     for time in experiment.starts:
         stem = f"{setting.name}-{setting.network}-{time:%Y%m%d%H}.zarr"
         store = Store(setting.folder / "forecasts" / stem)
         if store.path.exists():
             continue
-        obs = select(list(setting.obs), time - span, time)
-        analysis = assimilate(window(setting, time - span, time), obs, model, few)
-        ahead = analysis.appa.forecast(model, lead=f"{DAYS}D", seed=experiment.seed, progress=False)
+        past = xr.open_zarr(setting.blanket(time), consolidated=False).load()
+        past = past.isel(member=slice(MEMBERS))
+        ahead = past.appa.forecast(model, lead=f"{DAYS}D", seed=experiment.seed, progress=False)
         store.append(ahead.isel(time=slice(3, None, 4)))
         store.close()
 

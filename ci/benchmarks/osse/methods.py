@@ -7,7 +7,7 @@ each network, and is skipped where that is there.
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Setting:
         Of the times that the method ``xappa-filter`` analyses, to spare time.
     fitted
         How the EOF-Gaussian is fitted.
+    settings
+        Of the draws of the methods ``xappa-…``: arguments of `assimilate`.
     """
 
     nature: str
@@ -61,10 +63,15 @@ class Setting:
     name: str = "xappa"
     stride: int = 1
     fitted: Fitted = field(default_factory=Fitted)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def path(self, method: str) -> Path:
         """Return where the analyses of a method are."""
         return self.folder / "analyses" / f"{method}-{self.network}.zarr"
+
+    def blanket(self, time: pd.Timestamp) -> Path:
+        """Return where the states up to a start of forecasts are, as the filter sees them."""
+        return self.folder / "blankets" / f"{self.name}-{self.network}-{time:%Y%m%d%H}.zarr"
 
     def native(self, method: str, time: pd.Timestamp) -> Path:
         """Return where an analysis on the model's own levels is."""
@@ -165,11 +172,14 @@ def xappa_filter(setting: Setting) -> None:
     for time in experiment.scored[:: setting.stride]:
         states = window(setting, time - span, time)
         obs = select(list(setting.obs), time - span, time)
-        store.append(assimilate(states, obs, model, experiment).isel(time=[-1]))
+        analysis = assimilate(states, obs, model, setting)
+        if time in experiment.starts:
+            analysis.drop_encoding().to_zarr(setting.blanket(time), consolidated=False)
+        store.append(analysis.isel(time=[-1]))
     store.close()
 
 
-def xappa_smoother(setting: Setting, length: str = "5D", halo: str = "2D") -> None:
+def xappa_smoother(setting: Setting, length: str = "10D", halo: str = "1D") -> None:
     """Assimilate windows of some days, with the observations of a halo on both sides of them."""
     model, experiment = open_bundle(setting), setting.experiment
     store, last = Store(setting.path(f"{setting.name}-smoother")), experiment.times[-1]
@@ -179,7 +189,7 @@ def xappa_smoother(setting: Setting, length: str = "5D", halo: str = "2D") -> No
         begin = max(first - pd.Timedelta(halo), experiment.times[0])
         end = min(stop + pd.Timedelta(halo), last)
         obs = select(list(setting.obs), begin, end)
-        analysis = assimilate(window(setting, begin, end), obs, model, experiment)
+        analysis = assimilate(window(setting, begin, end), obs, model, setting)
         store.append(analysis.sel(time=slice(first, stop)))
         first = stop + experiment.step
     store.close()
@@ -198,6 +208,7 @@ def xappa_cycle(setting: Setting) -> None:
         members=experiment.members,
         seed=experiment.seed,
         progress=False,
+        **setting.settings,
     )
     for time, analysis in zip(experiment.times, analyses, strict=False):
         if time in experiment.scored:
@@ -213,11 +224,17 @@ def open_bundle(setting: Setting) -> Any:
 
 
 def assimilate(
-    states: xr.Dataset, obs: list[xr.Dataset], model: Any, experiment: Experiment
+    states: xr.Dataset, obs: list[xr.Dataset], model: Any, setting: Setting
 ) -> xr.Dataset:
     """Draw an ensemble given observations."""
+    experiment = setting.experiment
     analysis: xr.Dataset = states.appa.assimilate(
-        obs, model, members=experiment.members, seed=experiment.seed, progress=False
+        obs,
+        model,
+        members=experiment.members,
+        seed=experiment.seed,
+        progress=False,
+        **setting.settings,
     )
     return analysis
 

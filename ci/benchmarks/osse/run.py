@@ -34,6 +34,8 @@ from networks import NETWORKS, observations
 from scoring import load, overall, save, score, series, table
 from twin import Experiment, truth
 
+import xappa
+
 #: Methods that do not look at observations.
 BLIND = ("climatology", "free")
 #: The method of the same kind that has the model itself.
@@ -154,6 +156,8 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=30, help="scored days")
     parser.add_argument("--spin-up", type=int, default=10, help="days before them")
     parser.add_argument("--members", type=int, default=20)
+    parser.add_argument("--steps", type=int, help="of the sampler of the methods xappa-…")
+    parser.add_argument("--iterations", type=int, help="of their Krylov solves")
     parser.add_argument("--forecasts", action="store_true", help="of the bundle, or else the LETKF")
     parsed = parser.parse_args()
     dask.config.set(scheduler="synchronous")
@@ -162,6 +166,9 @@ def main() -> None:
     whole = Experiment(days=max(30, parsed.days))
     files = observations(ds, whole, parsed.folder / "obs")
     std = climatology(ds, experiment, parsed.folder / "std.nc")
+    draws: dict[str, object] = {"guidance": xappa.Guidance(iterations=parsed.iterations)}
+    if parsed.steps:
+        draws["sampler"] = xappa.Sampler("multistep", parsed.steps)
     methods = [method for method in parsed.methods.split(",") if method]
     for network in parsed.networks.split(","):
         obs = [xr.open_dataset(path).load() for path in files[network]]
@@ -178,6 +185,7 @@ def main() -> None:
             parsed.name,
             parsed.stride,
             Fitted(modes=parsed.modes, localisation=parsed.localisation),
+            draws,
         )
         make(setting, methods)
         if parsed.forecasts and parsed.model:
