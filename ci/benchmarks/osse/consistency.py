@@ -1,4 +1,4 @@
-"""Physical consistency of the analyses, member by member, beside the nature run's.
+"""Physical consistency of analyses and forecasts, member by member, beside the nature run's.
 
     python ci/benchmarks/osse/consistency.py NATURE --folder OUT [--network sparse]
 
@@ -18,6 +18,7 @@ import xarray as xr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from forecasts import DAYS
 from markdown import markdown
 from twin import Experiment, truth
 
@@ -62,6 +63,39 @@ def figures(ds: xr.Dataset) -> pd.Series:
     )
 
 
+def members(store: Path, states: xr.Dataset, count: int) -> xr.Dataset:
+    """Return some members of a store, with the attributes of the nature run."""
+    ensemble = xr.open_zarr(store, consolidated=False)
+    if "member" in ensemble.dims:
+        ensemble = ensemble.isel(member=slice(count))
+    ensemble = ensemble.load()
+    for name in ensemble.data_vars:
+        ensemble[name].attrs = states[name].attrs or ensemble[name].attrs
+    return ensemble
+
+
+def table(found: dict[str, pd.Series]) -> str:
+    """Return a table, variances by wavenumber over the nature run's."""
+    frame = pd.DataFrame(found).T.rename_axis("states of")
+    bands = list(BANDS)
+    frame[bands] = frame[bands] / frame.loc["nature run", bands]
+    return markdown(frame, 3)
+
+
+def forecasts(folder: Path, network: str, states: xr.Dataset, given: Experiment, count: int) -> str:
+    """Return the table of the last day of all forecasts of a network."""
+    stores: dict[str, list[xr.Dataset]] = {}
+    for store in sorted((folder / "forecasts").glob(f"*-{network}-*.zarr")):
+        last = members(store, states, count).isel(time=[-1])
+        stores.setdefault(store.stem.rsplit("-", 2)[0], []).append(last)
+    valid = given.starts + pd.Timedelta(days=DAYS)
+    found = {"nature run": figures(states.sel(time=valid).load())}
+    for name, parts in stores.items():
+        both = xr.concat(parts, "time", data_vars="minimal", combine_attrs="override")
+        found[name] = figures(both)
+    return table(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,21 +106,14 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=4, help="as many are looked at")
     given = parser.parse_args()
     experiment = Experiment()
-    states = truth(given.nature, experiment).sel(time=experiment.scored).load()
+    whole = truth(given.nature, experiment)
+    states = whole.sel(time=experiment.scored).load()
     found = {"nature run": figures(states)}
     for store in sorted((given.folder / "analyses").glob(f"*-{given.network}.zarr")):
-        ensemble = xr.open_zarr(store, consolidated=False)
-        if "member" in ensemble.dims:
-            ensemble = ensemble.isel(member=slice(given.members))
-        about = {name: states[name].attrs for name in states.data_vars}
-        ensemble = ensemble.load()
-        for name in ensemble.data_vars:
-            ensemble[name].attrs = about.get(name, ensemble[name].attrs)
-        found[store.stem.rpartition("-")[0]] = figures(ensemble)
-    frame = pd.DataFrame(found).T.rename_axis("states of")
-    bands = list(BANDS)
-    frame[bands] = frame[bands] / frame.loc["nature run", bands]
-    print(markdown(frame, 3))
+        name = store.stem.rpartition("-")[0]
+        found[name] = figures(members(store, states, given.members))
+    print(f"analyses\n\n{table(found)}\n\nforecasts, day {DAYS}\n")
+    print(forecasts(given.folder, given.network, whole, experiment, given.members))
 
 
 if __name__ == "__main__":
