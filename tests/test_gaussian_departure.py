@@ -20,7 +20,7 @@ from xappa.models.appa.posterior import LatentPosterior
 from xappa.models.appa.precondition import _factor
 from xappa.nn.gaussian import GaussianBlanket
 from xappa.observe import ObservationOperator, read_observations
-from xappa.training.gaussian import gaussian_of
+from xappa.training.gaussian import Correction, _Anomalies, _Sample, gaussian_of
 from xappa.training.latents import Latents
 
 SHAPE, K = (2, 3, 2), 3
@@ -90,6 +90,35 @@ def test_all_patterns_give_the_closed_form() -> None:
         )
         # the covariance is that of a sample
         np.testing.assert_allclose(found.numpy().ravel(), expected, atol=0.12)
+
+
+def test_few_states_are_not_taken_for_more_than_they_are() -> None:
+    """Outside the sample, the Gaussian is never worse than one that knows nothing but variance."""
+    length, few = 8000, 60
+    dates = np.zeros((length, 4))
+    z = series(length, 0.9, np.zeros(SIZE), dates)
+    sample = Latents(z[None, :few], z[None, few:], np.zeros(2), z.reshape(-1, 2).std(0))
+    outside = sample.standardised(z[few:][: (length - few) // K * K].reshape(-1, K, SIZE))
+    x, zero = torch.as_tensor(outside), torch.zeros(len(outside), K, 4)
+    white = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    gaussian = GaussianBlanket(SHAPE, K, SIZE)
+
+    def worst(arrays: dict[str, torch.Tensor]) -> float:
+        gaussian.load_state_dict(arrays)
+        errors = []
+        for sigma in (0.1, 0.3, 1.0):
+            found = gaussian(x + sigma * white, torch.full((len(x),), sigma), zero)
+            errors.append((1 / sigma**2 + 1) * float((found - x).square().mean()))
+        return max(errors)
+
+    runs = Runs(few)
+    apart = _Anomalies(sample, np.ones((few, 7)), np.zeros((7, SIZE)))
+    kick = (0.05 / sample.std) ** 2
+    naive = _Sample(apart, runs.runs, runs.starts(K), K, SIZE).arrays(
+        kick, Correction(0.0, 1.0, np.ones(2))
+    )
+    now = gaussian_of(sample, runs, dates[:few], K, SIZE, 0.05)
+    assert worst(now) < 1 < worst(naive)
 
 
 def test_few_patterns_are_symmetric_and_stay_between_prior_and_data() -> None:
