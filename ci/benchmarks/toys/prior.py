@@ -91,6 +91,8 @@ class Prior:
             else Ring(window, width, blocks)
         )
         self.denoiser = KarrasDenoiser(backbone, self.schedule)
+        #: Windows that are sampled at once.
+        self.batch = 8000 if experiment.size == 3 else 256
 
 
 def train(
@@ -101,9 +103,13 @@ def train(
     blocks: int = 4,
     steps: int = 6000,
     batch: int = 1024,
+    levels: tuple[float, float] = (1.0, 1.0),
     seed: int = 0,
 ) -> tuple[Prior, float]:
-    """Train a prior on trajectories of the model; return it, and the seconds that it took."""
+    """Train a prior on trajectories of the model; return it, and the seconds that it took.
+
+    Times of the noise schedule are drawn from the beta distribution of parameters `levels`.
+    """
     start = time.perf_counter()
     torch.manual_seed(seed)
     data = experiment.trajectories(2000 if experiment.size == 3 else 400, 200, seed)
@@ -115,11 +121,12 @@ def train(
     )
     optimizer = torch.optim.AdamW(prior.denoiser.parameters(), lr=1e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.05)
+    spread = torch.distributions.Beta(*levels)
     for _ in range(steps):
         which = torch.randint(len(x), (batch,))
         first = torch.randint(x.shape[1] - window, (batch,))
         part = x[which[:, None], first[:, None] + torch.arange(window)].flatten(1)
-        loss = prior.denoiser.loss(part, torch.rand(batch))
+        loss = prior.denoiser.loss(part, spread.sample((batch,)))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(prior.denoiser.parameters(), 1.0)
@@ -135,12 +142,13 @@ def analyse(
     y: np.ndarray,
     *,
     at: int,
+    times: np.ndarray | None = None,
     members: int = 16,
     steps: int = 64,
     iterations: int = 3,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return analyses (times, size): means over members of one state of each window.
+    """Return analyses (chosen times, size): means over members of one state of each window.
 
     Parameters
     ----------
@@ -150,13 +158,15 @@ def analyse(
         (times, size), observations of the whole state.
     at
         Which state of the window, from 0 to K - 1: K - 1 is a filter, others are smoothers.
+    times
+        Indices of the times to analyse; None for all.
     members, steps, iterations
         Of the ensemble, of the sampler and of the Krylov solve.
     seed
         Of the draws.
     """
     k, n = prior.window, prior.experiment.size
-    times = np.arange(len(y))
+    times = np.arange(len(y)) if times is None else times
     first = np.clip(times - at, 0, len(y) - k)
     index = first[:, None] + np.arange(k)
     scaled = torch.as_tensor((y - prior.mean) / prior.std)
@@ -164,8 +174,8 @@ def analyse(
     diagonal = variance.repeat(k)
     noise = Noise(torch.diag(diagonal), diagonal)
     generator = torch.Generator().manual_seed(seed)
-    out = np.zeros_like(y)
-    for part in np.array_split(times, max(1, len(times) * members // 8000)):
+    out = np.zeros((len(times), n))
+    for part in np.array_split(np.arange(len(times)), max(1, len(times) * members // prior.batch)):
         windows = scaled[index[part]].flatten(1).repeat_interleave(members, dim=0)
         guided = MMPSDenoiser(
             prior.denoiser, windows, lambda x: x, noise, solver="gmres", iterations=iterations
