@@ -27,9 +27,9 @@ def checks(flow: KolmogorovFlow, states: int = 128, skip: int = 64) -> dict[str,
     """
     w = flow.start(1, torch.Generator().manual_seed(0))
     energies, spectra, speeds, divergences = [], [], [], []
-    for k in range(skip + states):
+    for state in range(skip + states):
         w = flow.forecast(w)
-        if k >= skip:
+        if state >= skip:
             u = flow.velocities(w)[0]
             energies.append(float(u.square().sum(0).mean() / 2))
             speeds.append(float(u.abs().sum(0).max()))

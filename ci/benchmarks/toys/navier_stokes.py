@@ -55,46 +55,53 @@ class KolmogorovFlow:
         self, size: int = 256, interval: float = 0.2, reynolds: float = 1e3, speed: float = 8.0
     ) -> None:
         self.size, self.speed = size, speed
-        kx = torch.fft.fftfreq(size, 1 / size)[:, None]
-        ky = torch.fft.rfftfreq(size, 1 / size)
+        kx: Tensor = torch.fft.fftfreq(size, 1 / size)[:, None]
+        ky: Tensor = torch.fft.rfftfreq(size, 1 / size)
         square = kx**2 + ky**2
         limit = size / 3
         self.kept = ((kx.abs() < limit) & (ky < limit)).float()
         inverse = torch.where(square > 0, 1 / square, 0)
         # Velocities and derivatives that a vorticity in Fourier space is multiplied by.
-        self.velocity = torch.stack([1j * ky * inverse, -1j * kx * inverse])
-        self.slope = -1j * torch.stack([kx.expand_as(square), ky.expand_as(square)]) * self.kept
+        self.velocity: Tensor = torch.stack([1j * ky * inverse, -1j * kx * inverse])
+        self.slope: Tensor = (
+            -1j * torch.stack([kx.expand_as(square), ky.expand_as(square)]) * self.kept
+        )
         self.radius = square.sqrt()
         # Fourth-order Runge-Kutta schemes are stable up to 2.8 on the imaginary axis.
         self.steps = math.ceil(interval * limit * speed / 2.8)
         self.h = interval / self.steps
         self.half = torch.exp(-self.h / 2 * (square / reynolds + DRAG))
-        forcing = torch.zeros(size, size // 2 + 1, dtype=torch.complex64)
-        forcing[0, FORCED] = -FORCED * size**2 / 2 * cmath.exp(1j * FORCED * math.pi / size)
-        self.forcing = forcing
+        self.forcing = torch.zeros(size, size // 2 + 1, dtype=torch.complex64)
+        phase = cmath.exp(1j * FORCED * math.pi / size)
+        self.forcing[0, FORCED] = torch.tensor(-FORCED * size**2 / 2 * phase)
 
     def start(self, count: int, generator: torch.Generator) -> Tensor:
         """Return random vorticities, spectral: most energy at wavenumber 4, speeds up to 3."""
         white = torch.randn(count, self.size, self.size, generator=generator)
-        # The velocity is log-normal in the wavenumber, so the vorticity has one factor k more.
+        # The energy of a shell is log-normal in k; a vorticity there goes with the root of k of it.
         profile = torch.exp(-2 * torch.log(self.radius.clamp_min(0.1) / FORCED) ** 2)
         w = torch.fft.rfft2(white) * profile * self.radius.sqrt() * self.kept
         speed = self.velocities(w).square().sum(1).sqrt().amax((-2, -1))
-        return w * (3.0 / speed)[:, None, None]
+        scaled: Tensor = w * (3.0 / speed)[:, None, None]
+        return scaled
 
     def velocities(self, w: Tensor) -> Tensor:
         """Return velocities (B, 2, N, N) of spectral vorticities (B, N, N / 2 + 1)."""
-        return torch.fft.irfft2(self.velocity * w[:, None], s=(self.size, self.size))
+        return self._field(self.velocity * w[:, None])
+
+    def _field(self, spectral: Tensor) -> Tensor:
+        """Return fields (..., N, N) of coefficients (..., N, N / 2 + 1)."""
+        field: Tensor = torch.fft.irfft2(spectral, s=(self.size, self.size))
+        return field
 
     def divergence(self, w: Tensor) -> Tensor:
         """Return the divergence (B, N, N) of the velocities, differentiated in Fourier space."""
         spectral = torch.fft.rfft2(self.velocities(w))
-        return torch.fft.irfft2(-(self.slope * spectral).sum(1), s=(self.size, self.size))
+        return self._field(-(self.slope * spectral).sum(1))
 
     def tendency(self, w: Tensor) -> Tensor:
         """Return all of dw/dt but its linear terms."""
-        field = torch.fft.irfft2(w, s=(self.size, self.size))
-        flux = torch.fft.rfft2(self.velocities(w) * field[:, None])
+        flux: Tensor = torch.fft.rfft2(self.velocities(w) * self._field(w)[:, None])
         return (self.slope * flux).sum(1) + self.forcing
 
     def forecast(self, w: Tensor) -> Tensor:

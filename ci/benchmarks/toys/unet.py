@@ -33,9 +33,10 @@ class _Block(nn.Module):
         super().__init__()
         self.before = nn.Sequential(nn.GroupNorm(8, inner), nn.SiLU(), _conv(inner, outer))
         self.shift = nn.Linear(features, outer)
-        self.after = nn.Sequential(nn.GroupNorm(8, outer), nn.SiLU(), _conv(outer, outer))
+        last = _conv(outer, outer)
+        nn.init.zeros_(last.weight)
+        self.after = nn.Sequential(nn.GroupNorm(8, outer), nn.SiLU(), last)
         self.shortcut = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
-        nn.init.zeros_(self.after[-1].weight)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         h = self.before(x) + self.shift(level)[..., None, None]
@@ -100,4 +101,5 @@ class UNet(nn.Module):
             h = block(torch.cat([h, kept[i]], dim=1), level)
             h = interpolate(h, scale_factor=2) if i else h
         out = channels_to_blocks(self.last(h), PATCH)
-        return out.unflatten(1, (self.window, 2)).flatten(2)
+        windows: Tensor = out.unflatten(1, (self.window, 2)).flatten(2)
+        return windows
