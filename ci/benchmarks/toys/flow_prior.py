@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from navier_stokes import KolmogorovFlow
@@ -51,10 +53,12 @@ def train(
     simulated = time.perf_counter() - start
     torch.manual_seed(seed)
     denoiser = untrained(window, widths)
+    network = cast(UNet, denoiser.network)
+    network.gaussian.fit(data)
     averaged = torch.optim.swa_utils.AveragedModel(
-        denoiser.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
     )
-    optimizer = torch.optim.AdamW(denoiser.network.parameters(), lr=rate, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.05)
     for _ in range(steps):
         x = _windows(data, window, batch).flatten(2)
@@ -64,21 +68,24 @@ def train(
         loss = (error * (1 + sigma**-2)).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(denoiser.network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        averaged.update_parameters(denoiser.network)
+        averaged.update_parameters(network)
     denoiser.network = averaged.module.eval().requires_grad_(False)
     return denoiser, simulated, time.perf_counter() - start - simulated
 
 
-def denoising_errors(denoiser: BlanketDenoiser, x: Tensor, levels: list[float]) -> list[float]:
+def denoising_errors(
+    denoise: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, levels: list[float]
+) -> list[float]:
     """Return the root mean square error of windows x (B, K, 2, n, n) denoised of each level."""
     x = x.flatten(2)
     generator = torch.Generator().manual_seed(0)
     errors = []
     for level in levels:
         noisy = x + level * torch.randn(x.shape, generator=generator)
-        expected = denoiser.at(noisy, torch.tensor(level), x.new_zeros(len(x), x.shape[1], 4))
+        sigma = torch.full((len(x),), level)
+        expected = denoise(noisy, sigma, x.new_zeros(len(x), x.shape[1], 4))
         errors.append(float((expected - x).square().mean().sqrt()))
     return errors

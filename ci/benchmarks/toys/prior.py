@@ -13,69 +13,14 @@ import numpy as np
 import torch
 from azula.denoise import KarrasDenoiser
 from lorenz import Experiment
-from torch import Tensor, nn
+from networks import Perceptron, Ring
+from torch import nn
 
 from xappa.diffusion.guidance import MMPSDenoiser
 from xappa.diffusion.linear import Noise
 from xappa.diffusion.sampling import KarrasSchedule
 
 __all__ = ["analyse", "train"]
-
-
-class Backbone(nn.Module):
-    """Residual perceptron of a window, with the logarithm of the noise as an input."""
-
-    def __init__(self, size: int, width: int, blocks: int) -> None:
-        super().__init__()
-        self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
-        self.first, self.last = nn.Linear(size, width), nn.Linear(width, size)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, 2 * width),
-                nn.SiLU(),
-                nn.Linear(2 * width, width),
-            )
-            for _ in range(blocks)
-        )
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Map windows (B, K n) and the log of the noise, shape () or (B,), to (B, K n)."""
-        phase = t.reshape(-1, 1) * torch.exp(torch.linspace(-2, 3, 16).to(x))
-        embedded = self.time(torch.cat([phase.sin(), phase.cos()], dim=-1))
-        h = self.first(x)
-        for block in self.blocks:
-            h = h + block(h + embedded)
-        return self.last(h)
-
-
-class Ring(nn.Module):
-    """Residual convolutions around a circle of n points, whose channels are the K states."""
-
-    def __init__(self, window: int, width: int, blocks: int) -> None:
-        super().__init__()
-        self.window = window
-        self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
-
-        def conv(inner: int, outer: int) -> nn.Conv1d:
-            return nn.Conv1d(inner, outer, 5, padding=2, padding_mode="circular")
-
-        self.first, self.last = conv(window, width), conv(width, window)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(1, width), conv(width, width), nn.SiLU(), conv(width, width))
-            for _ in range(blocks)
-        )
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Map windows (B, K n) and the log of the noise, shape () or (B,), to (B, K n)."""
-        phase = t.reshape(-1, 1) * torch.exp(torch.linspace(-2, 3, 16).to(x))
-        embedded = self.time(torch.cat([phase.sin(), phase.cos()], dim=-1))[..., None]
-        h = self.first(x.unflatten(-1, (self.window, -1)))
-        for block in self.blocks:
-            h = h + block(h + embedded)
-        return self.last(h).flatten(-2)
 
 
 class Prior:
@@ -86,9 +31,9 @@ class Prior:
         self.mean, self.std = np.zeros(experiment.size), np.ones(experiment.size)
         self.schedule = KarrasSchedule(sigma_min=2e-3, sigma_max=100.0)
         backbone: nn.Module = (
-            Backbone(window * experiment.size, width, blocks)
+            Perceptron(window * experiment.size, width, blocks)
             if experiment.size == 3
-            else Ring(window, width, blocks)
+            else Ring(window, experiment.size, width, blocks)
         )
         self.denoiser = KarrasDenoiser(backbone, self.schedule)
         #: Windows that are sampled at once.
@@ -103,12 +48,13 @@ def train(
     blocks: int = 4,
     steps: int = 6000,
     batch: int = 1024,
-    levels: tuple[float, float] = (1.0, 1.0),
+    levels: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> tuple[Prior, float]:
     """Train a prior on trajectories of the model; return it, and the seconds that it took.
 
-    Times of the noise schedule are drawn from the beta distribution of parameters `levels`.
+    Times of the noise schedule are drawn from the beta distribution of parameters `levels`, or
+    uniformly.
     """
     start = time.perf_counter()
     torch.manual_seed(seed)
@@ -116,17 +62,20 @@ def train(
     prior = Prior(experiment, window, width, blocks)
     prior.mean, prior.std = data.mean((0, 1)), data.std((0, 1))
     x = torch.as_tensor((data - prior.mean) / prior.std, dtype=torch.float32)
+    if isinstance(prior.denoiser.backbone, Ring):
+        prior.denoiser.backbone.fit(x)
     averaged = torch.optim.swa_utils.AveragedModel(
         prior.denoiser, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
     )
     optimizer = torch.optim.AdamW(prior.denoiser.parameters(), lr=1e-3, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.05)
-    spread = torch.distributions.Beta(*levels)
+    spread = None if levels is None else torch.distributions.Beta(*levels)
     for _ in range(steps):
         which = torch.randint(len(x), (batch,))
         first = torch.randint(x.shape[1] - window, (batch,))
         part = x[which[:, None], first[:, None] + torch.arange(window)].flatten(1)
-        loss = prior.denoiser.loss(part, spread.sample((batch,)))
+        t = torch.rand(batch) if spread is None else spread.sample((batch,))
+        loss = prior.denoiser.loss(part, t)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(prior.denoiser.parameters(), 1.0)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from flow_gaussian import GaussianFlow
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -47,6 +48,8 @@ class _Block(nn.Module):
 class UNet(nn.Module):
     """The network of a `xappa.diffusion.blankets.BlanketDenoiser` of velocities.
 
+    It departs from what is expected of a Gaussian, `gaussian`, whose arrays are to be fitted first.
+
     Parameters
     ----------
     window
@@ -68,12 +71,13 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.window, self.points = window, points
+        self.gaussian = GaussianFlow(window, points)
         y = 2 * math.pi * (torch.arange(points) + 0.5) / points
         self.forcing: Tensor
         self.register_buffer("forcing", torch.sin(4 * y).expand(1, 1, points, points).clone())
         self.level = nn.Sequential(SineEncoding(64), nn.Linear(64, features), nn.SiLU())
         cells = PATCH[0] * PATCH[1]
-        self.first = _conv((2 * window + 1) * cells, widths[0])
+        self.first = _conv((4 * window + 1) * cells, widths[0])
         self.last = nn.Sequential(
             nn.GroupNorm(8, widths[0]), nn.SiLU(), _conv(widths[0], 2 * window * cells)
         )
@@ -86,11 +90,11 @@ class UNet(nn.Module):
             _Block(2 * b, a, features) for a, b in zip(finer, widths, strict=True)
         )
 
-    def forward(self, x: Tensor, level: Tensor, dates: Tensor | None = None) -> Tensor:
-        """Map windows (B, K, 2 n n) and ten times the log of the noise (B) to (B, K, 2 n n)."""
-        level = self.level(level)
-        fields = x.unflatten(-1, (2, self.points, self.points)).flatten(1, 2)
-        told = torch.cat([fields, self.forcing.expand(len(x), -1, -1, -1)], dim=1)
+    def forward(self, x: Tensor, level: Tensor, dates: Tensor, guess: Tensor) -> Tensor:
+        """Map windows (B, K, 2 n n), ten times the log of the noise (B) and guesses to windows."""
+        sigma, level = torch.exp(level / 10), self.level(level)
+        fields = torch.stack([x, guess], 1).unflatten(-1, (2, self.points, self.points))
+        told = torch.cat([fields.flatten(1, 3), self.forcing.expand(len(x), -1, -1, -1)], dim=1)
         h = self.first(blocks_to_channels(told, PATCH).to(memory_format=torch.channels_last))
         kept = []
         for i, block in enumerate(self.down):
@@ -101,5 +105,6 @@ class UNet(nn.Module):
             h = block(torch.cat([h, kept[i]], dim=1), level)
             h = interpolate(h, scale_factor=2) if i else h
         out = channels_to_blocks(self.last(h), PATCH)
-        windows: Tensor = out.unflatten(1, (self.window, 2)).flatten(2)
-        return windows
+        windows = out.unflatten(1, (self.window, 2)).flatten(2)
+        scale = (1 + sigma**2).sqrt()[:, None, None]
+        return scale * self.gaussian.coloured(windows, sigma)
