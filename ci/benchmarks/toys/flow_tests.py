@@ -72,6 +72,13 @@ class FlowTest:
         exact = self.operator(truth)
         return exact + self.error * torch.randn(exact.shape, generator=generator)
 
+    def fields(self, y: Tensor, points: int = 64) -> Tensor:
+        """Return observations (B, m) as fields of each observed state."""
+        observed = self.observed(
+            torch.zeros(len(range(0, self.length, self.every)), 2, points, points)
+        )
+        return y.unflatten(-1, observed.shape)
+
 
 TESTS = (
     FlowTest("coarse", 29, 4, 0.1, lambda x: coarsen(x, 8), (0.110, 0.857)),

@@ -96,7 +96,7 @@ def report(
     cut = Cut(test.length, given.window, given.stride)
     trajectory = TrajectoryDenoiser(denoiser, torch.zeros(test.length, 4), cut)
     rows: list[list[object]] = []
-    drawn = {"truth": truth}
+    drawn = {"truth": truth, "observed": y}
     for name, (guide, build) in methods(test, y, given).items():
         start = time.perf_counter()
         torch.manual_seed(seed)
