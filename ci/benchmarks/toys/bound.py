@@ -22,7 +22,8 @@ def _tangent(experiment: Experiment, x: np.ndarray, step: float = 1e-5) -> np.nd
     """Return the derivative (n, n) of the next state by central differences."""
     moved = step * np.eye(experiment.size)
     ahead, behind = experiment.forecast(x + moved), experiment.forecast(x - moved)
-    return ((ahead - behind) / (2 * step)).T
+    derivative: np.ndarray = ((ahead - behind) / (2 * step)).T
+    return derivative
 
 
 def bound(experiment: Experiment, window: int, at: int, cases: int = 30) -> float:

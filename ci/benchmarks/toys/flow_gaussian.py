@@ -61,7 +61,8 @@ class GaussianFlow(nn.Module):
     def coefficients(self, fields: Tensor) -> Tensor:
         """Return s, shape (..., n, n / 2 + 1), of velocities (..., 2, n, n)."""
         spectral = torch.fft.rfft2(fields, norm="ortho")
-        return (self.across * spectral).sum(-3)
+        across: Tensor = (self.across * spectral).sum(-3)
+        return across
 
     @torch.no_grad()
     def fit(self, data: Tensor) -> None:

@@ -77,7 +77,8 @@ class FlowTest:
         observed = self.observed(
             torch.zeros(len(range(0, self.length, self.every)), 2, points, points)
         )
-        return y.unflatten(-1, observed.shape)
+        fields: Tensor = y.unflatten(-1, observed.shape)
+        return fields
 
 
 TESTS = (

@@ -33,7 +33,8 @@ def coarsen(x: Tensor, factor: int) -> Tensor:
     """Average fields (..., H, W) over squares of `factor` points a side."""
     *_, h, w = x.shape
     blocks = x.unflatten(-1, (w // factor, factor)).unflatten(-3, (h // factor, factor))
-    return blocks.mean((-3, -1))
+    means: Tensor = blocks.mean((-3, -1))
+    return means
 
 
 class KolmogorovFlow:

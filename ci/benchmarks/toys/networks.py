@@ -98,7 +98,9 @@ class Ring(nn.Module):
         flat = windows.flatten(1).double()
         whole = (flat.T @ flat / len(flat)).reshape(2 * (self.window, self.points))
         # All points of the circle are alike.
-        turned = sum(whole.roll((i, i), (1, 3)) for i in range(self.points)) / self.points
+        turned = torch.zeros_like(whole)
+        for i in range(self.points):
+            turned += whole.roll((i, i), (1, 3)) / self.points
         values, axes = torch.linalg.eigh(turned.reshape(flat.shape[1], -1))
         self.values[:], self.axes[:] = values.clamp_min(0), axes
 
@@ -113,4 +115,5 @@ class Ring(nn.Module):
         for block in self.blocks:
             h = h + block(h + level)
         unknown = (self.values * (1 + sigma**2) / left).sqrt()
-        return guess + (unknown * (self.last(h).flatten(-2) @ self.axes)) @ self.axes.T
+        added: Tensor = (unknown * (self.last(h).flatten(-2) @ self.axes)) @ self.axes.T
+        return guess + added
