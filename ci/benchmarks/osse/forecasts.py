@@ -45,8 +45,14 @@ def bundle_forecasts(setting: Setting) -> None:
         if store.path.exists():
             continue
         past = xr.open_zarr(setting.blanket(time), consolidated=False).load()
-        past = past.isel(member=slice(MEMBERS))
-        ahead = past.appa.forecast(model, lead=f"{DAYS}D", seed=experiment.seed, progress=False)
+        past = past.isel(member=slice(min(MEMBERS, experiment.members)))
+        ahead = past.appa.forecast(
+            model,
+            lead=f"{DAYS}D",
+            seed=experiment.seed,
+            sampler=setting.settings.get("sampler"),
+            progress=False,
+        )
         store.append(ahead.isel(time=slice(3, None, 4)))
         store.close()
 
