@@ -12,12 +12,14 @@ from training import TINY, log, weights
 
 import xappa
 from xappa.diffusion.blankets import BlanketDenoiser
+from xappa.diffusion.guidance import MMPSDenoiser
 from xappa.diffusion.schedules import schedule_of
 from xappa.diffusion.scoped import FixedDates
+from xappa.models.appa.estimate import LatentEstimate
 from xappa.models.appa.guide import Blankets
 from xappa.models.appa.normalisation import date_features
 from xappa.models.appa.posterior import LatentPosterior
-from xappa.models.appa.precondition import _factor
+from xappa.models.appa.precondition import GaussianPreconditioner, _factor
 from xappa.nn.gaussian import GaussianBlanket
 from xappa.observe import ObservationOperator, read_observations
 from xappa.training.gaussian import Correction, _Anomalies, _Sample, gaussian_of
@@ -138,6 +140,12 @@ def test_few_patterns_are_symmetric_and_stay_between_prior_and_data() -> None:
     torch.testing.assert_close(jacobian, jacobian.mT, atol=1e-6, rtol=0)
     values = torch.linalg.eigvalsh(jacobian)
     assert values.min() > -1e-6
+    # the covariance of what was noisy, by Tweedie's formula
+    v = torch.randn(1, K, SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    tweedie = 0.7**2 * (jacobian @ v.flatten()).reshape(v.shape)
+    torch.testing.assert_close(
+        gaussian.covariance(v, torch.tensor(0.7)), tweedie, atol=1e-6, rtol=0
+    )
     assert values.max() < 1
     # what the patterns leave is remembered from state to state, too
     rest = gaussian.rest.numpy()
@@ -266,3 +274,72 @@ def test_observations_without_errors_to_speak_of_have_a_factor() -> None:
     again = factor @ factor.T
     system = root.T @ inner @ root
     assert float((again - system).norm() / system.norm()) < 1e-3
+
+
+# Latents that are known ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_patterns", [False, True])
+def test_the_preconditioner_inverts_what_a_gaussian_makes_of_known_latents(
+    model, in_patterns
+) -> None:
+    """With patterns for all latents there is no rest, and it is no approximation."""
+    spec, size, blanket = model.spec, model.latent_size, model.blanket
+    rng = np.random.default_rng(0)
+    gaussian = GaussianBlanket(model.autoencoder.config.latent_shape, blanket, size)
+    patterns = np.linalg.qr(rng.standard_normal((size, size)))[0].astype(np.float32)
+    gaussian.patterns.copy_(torch.as_tensor(patterns))
+    gaussian.std.copy_(torch.as_tensor(rng.uniform(0.5, 1.5, size)))
+    lags = torch.as_tensor(0.7 ** np.arange(blanket), dtype=torch.float32)
+    gaussian.correlation.copy_(lags[:, None, None] * torch.eye(size))
+    network = torch.nn.Linear(1, 1)
+    network.gaussian = gaussian
+    seconds = 3600.0 * np.arange(blanket)
+    estimate = LatentEstimate(
+        np.array([0, 2]),
+        np.zeros((2, size), np.float32),
+        rng.uniform(0.1, 1, size * (1 + in_patterns)),
+        patterns if in_patterns else None,
+    )
+    nothing = ObservationOperator.build([], spec, seconds)
+    other = model.with_normalisation()
+    other.network = network
+    part = LatentPosterior(other, nothing, seconds, estimate)
+    sigma = 0.8
+    inverse = GaussianPreconditioner(part).at(sigma)
+
+    def seen(z: torch.Tensor) -> torch.Tensor:
+        return estimate.equivalents(z.reshape(-1, blanket, size).float()).double()
+
+    a = seen(torch.eye(blanket * size)).T
+    posterior = gaussian.covariance(
+        torch.eye(blanket * size).reshape(-1, blanket, size), torch.tensor(sigma)
+    )
+    dense = a @ posterior.flatten(1).double() @ a.T + torch.diag(torch.as_tensor(part.variance))
+    v = torch.randn(3, len(dense), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        inverse(v).double(), torch.linalg.solve(dense, v.double().T).T, atol=1e-3, rtol=1e-3
+    )
+
+
+def test_forecasts_follow_the_gaussian_where_noise_is_large(model, weather, monkeypatch) -> None:
+    """No network is differentiated above the level, and the level is the user's."""
+    counts = []
+
+    def counted(self, x_t, t, **kwargs):
+        counts.append(float(self.schedule(t)[1]))
+        return whole(self, x_t, t, **kwargs)
+
+    whole = MMPSDenoiser.forward
+    monkeypatch.setattr(MMPSDenoiser, "forward", counted)
+    settings = {"members": 1, "seed": 0, "progress": False, "lead": "6h", "preds_per_step": 1}
+    settings["sampler"] = xappa.Sampler("ddim", 6)
+    start = weather.isel(time=slice(-4, None))
+    for above, most in ((None, np.inf), (5.0, 5.0), (0.0, 0.0)):
+        counts.clear()
+        fc = start.appa.forecast(model, guidance=xappa.Guidance(gaussian_above=above), **settings)
+        assert np.isfinite(fc.t2m).all()
+        assert max(counts, default=0.0) <= most
+        assert (len(counts) == 6) == (above is None)
+    with pytest.raises(xappa.errors.ArgumentError, match="gaussian_above"):
+        xappa.Guidance(gaussian_above=-1.0)

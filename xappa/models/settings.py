@@ -44,6 +44,11 @@ class Guidance:
         Of ``mmps`` with a learned prior whose denoiser departs from a Gaussian: whether the solve
         begins from what that Gaussian would make of the observations, so that one iteration does
         what dozens do without.
+    gaussian_above
+        Of forecasts with such a prior: the noise level, in standard deviations of the latents,
+        above which the covariance is that of the Gaussian, and not Tweedie's. The Jacobian of a
+        network is multiplied by the square of the noise, and its errors with it. None for nowhere.
+        (Where states are observed, the Gaussian is too sure of what it makes of them.)
     scope
         With a learned prior: whether each ``"blanket"`` is guided by itself before they are
         stitched, or the whole ``"trajectory"`` after, which decodes each state once instead of
@@ -70,6 +75,7 @@ class Guidance:
     covariance: str = "tweedie"
     whiten: bool = True
     precondition: bool = True
+    gaussian_above: float | None = 2.0
     scope: str = "blanket"
     stitching: str = "symmetrical"
     overlap: int | None = None
@@ -84,6 +90,8 @@ class Guidance:
             "zeta": _real(self.zeta) and self.zeta >= 0,
             "covariance": self.covariance in ("tweedie", "simple"),
             "whiten": isinstance(self.whiten, bool),
+            "gaussian_above": self.gaussian_above is None
+            or (_real(self.gaussian_above) and self.gaussian_above >= 0),
             "precondition": isinstance(self.precondition, bool),
             "scope": self.scope in ("trajectory", "blanket"),
             "stitching": self.stitching in STITCHINGS,
@@ -98,7 +106,7 @@ class Guidance:
             expected="solver 'cg' or 'gmres', a whole number of iterations >= 1, 0 <= rtol "
             "< 1, gamma >= 0, zeta >= 0, covariance 'tweedie' or 'simple', scope "
             f"'trajectory' or 'blanket', stitching one of {', '.join(STITCHINGS)}, a whole "
-            "overlap >= 0, whiten and square_root True or False",
+            "overlap >= 0, gaussian_above >= 0, whiten, precondition and square_root True or False",
         )
 
 

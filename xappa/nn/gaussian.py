@@ -91,18 +91,36 @@ class GaussianBlanket(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x if x.dtype.itemsize >= 4 else x.float()
-            vectors, values, turn, levels = (part.to(x) for part in self.spectra())
-            noise = sigma.to(x)[:, None] ** 2
-            patterns = self.patterns.to(x)
             mean = date_terms(dates.to(x)) @ self.mean.to(x)
-            apart = x - mean
-            components = apart @ patterns
-            rest = apart - components @ patterns.T
-            known = (components.flatten(1) @ vectors) * (values / (values + noise))
-            components = (known @ vectors.T).unflatten(1, components.shape[1:])
-            rest = self._filtered(rest, turn, levels, noise)
-            expected: Tensor = mean + rest + (components - rest @ patterns) @ patterns.T
+            expected: Tensor = mean + self._gain(x - mean, sigma)
             return expected
+
+    def covariance(self, v: Tensor, sigma: Tensor) -> Tensor:
+        r"""Return :math:`\operatorname{Cov}[z \mid z_t] \, v` at a noise level.
+
+        Parameters
+        ----------
+        v
+            Shape (B, K, L).
+        sigma
+            Noise level, shape () or (B).
+        """
+        sigma = sigma.to(v).expand(len(v))
+        covered: Tensor = sigma[:, None, None] ** 2 * self._gain(v, sigma)
+        return covered
+
+    def _gain(self, apart: Tensor, sigma: Tensor) -> Tensor:
+        r"""Return :math:`C (C + \sigma^2 I)^{-1}` times blankets (B, K, L) about their mean."""
+        vectors, values, turn, levels = (part.to(apart) for part in self.spectra())
+        noise = sigma.to(apart)[:, None] ** 2
+        patterns = self.patterns.to(apart)
+        components = apart @ patterns
+        rest = apart - components @ patterns.T
+        known = (components.flatten(1) @ vectors) * (values / (values + noise))
+        components = (known @ vectors.T).unflatten(1, components.shape[1:])
+        rest = self._filtered(rest, turn, levels, noise)
+        gained: Tensor = rest + (components - rest @ patterns) @ patterns.T
+        return gained
 
     def _filtered(self, rest: Tensor, turn: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
         """Filter the rest (B, K, L) in time, given eigenvectors (c, K, K) and -values (c, K)."""

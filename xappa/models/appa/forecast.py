@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from xappa.models.appa.estimate import LatentEstimate
 from xappa.models.appa.model import AppaModel
-from xappa.models.appa.posterior import LatentEstimate, LatentPosterior
+from xappa.models.appa.posterior import LatentPosterior
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator
 

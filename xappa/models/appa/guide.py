@@ -19,10 +19,13 @@ from torch.nn import functional
 
 from xappa.diffusion.guidance import JFPSDenoiser, MMPSDenoiser, SDADenoiser
 from xappa.diffusion.scoped import FixedDates
+from xappa.diffusion.switched import SwitchedDenoiser
 from xappa.models.appa.precondition import GaussianPreconditioner
 from xappa.models.settings import Guidance
+from xappa.nn.gaussian import GaussianBlanket
 
 if TYPE_CHECKING:
+    from xappa.models.appa.model import AppaModel
     from xappa.models.appa.posterior import LatentPosterior
 
 __all__ = ["Blankets", "ObservationNoise", "bounding_scale", "guided"]
@@ -70,6 +73,7 @@ def guided(
     method: str,
     guidance: Guidance,
     precondition: Precondition | None = None,
+    gaussian: GaussianBlanket | None = None,
 ) -> Denoiser:
     """Condition a denoiser on observations.
 
@@ -91,6 +95,8 @@ def guided(
         Further settings.
     precondition
         Of ``mmps`` by ``"gmres"``, see `MMPSDenoiser`.
+    gaussian
+        Whose covariance stands for Tweedie's where noise is large, with ``mmps``.
     """
     if method == "sda":
         return SDADenoiser(prior, y, observe, noise, scale, gamma=guidance.gamma)
@@ -105,7 +111,23 @@ def guided(
     simple = guidance.covariance == "simple"
     if krylov["solver"] == "gmres" and not simple:
         krylov["precondition"] = precondition
-    return MMPSDenoiser(prior, y, observe, noise, simple=simple, **krylov)
+    below = MMPSDenoiser(prior, y, observe, noise, simple=simple, **krylov)
+    if gaussian is None or simple or guidance.gaussian_above is None:
+        return below
+    above = JFPSDenoiser(prior, y, observe, noise, _covariance_of(gaussian, prior), **krylov)
+    return SwitchedDenoiser(above, below, guidance.gaussian_above)
+
+
+def _covariance_of(
+    gaussian: GaussianBlanket, prior: Denoiser
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Posterior covariance of the Gaussian that a denoiser departs from."""
+
+    def times(v: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = prior.schedule(t)
+        return gaussian.covariance(v, sigma / alpha)
+
+    return times
 
 
 def _unit_covariance(prior: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
@@ -172,6 +194,15 @@ class Blankets:
         full = [functional.pad(p, (0, self.size - p.shape[-1]), value=value) for p in parts]
         return torch.stack(full, dim=-2)
 
+    @property
+    def see_states(self) -> bool:
+        """Whether anything but latents is observed."""
+        return any(part.operator.n_used for part in self.parts)
+
+    @property
+    def _model(self) -> AppaModel:
+        return self.parts[0].model
+
     def observe(self, z: Tensor) -> Tensor:
         """Map the blankets of all members (B N, K, L) to (B N, n); all are decoded together."""
         own = z.unflatten(0, (-1, len(self.parts))).unbind(1)
@@ -197,20 +228,22 @@ class Blankets:
         precondition = (
             self._preconditioner() if method == "mmps" and guidance.precondition else None
         )
+        gaussian = None if self.see_states else getattr(self._model.network, "gaussian", None)
 
         def guide(prior: FixedDates) -> Denoiser:
             members = len(prior.dates) // len(self.parts)
             lead = (members, len(self.parts), self.size)
             y, variance, s = (a.expand(lead).flatten(0, 1) for a in (self.y, self.variance, scale))
             noise = ObservationNoise(variance, [part.correlated for part in self.parts])
-            return guided(prior, y, self.observe, noise, s, method, guidance, precondition)
+            return guided(
+                prior, y, self.observe, noise, s, method, guidance, precondition, gaussian
+            )
 
         return guide
 
     def _preconditioner(self) -> Precondition | None:
         """Return the approximate inverses of all blankets, where there are any."""
-        known = any(part.estimate is not None for part in self.parts)
-        if known or getattr(self.parts[0].model.network, "gaussian", None) is None:
+        if getattr(self._model.network, "gaussian", None) is None:
             return None
         own = [GaussianPreconditioner(part) for part in self.parts]
 

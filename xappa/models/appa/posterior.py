@@ -31,6 +31,7 @@ from xappa.device import LEAST_BUDGET, memory_budget, most_rows, ran_out_of_memo
 from xappa.diffusion.blankets import BlanketDenoiser, Cut, TrajectoryDenoiser
 from xappa.diffusion.sampling import DPSSampler, Sampler, draw
 from xappa.diffusion.scoped import BlanketwiseDenoiser
+from xappa.models.appa.estimate import LatentEstimate
 from xappa.models.appa.guide import Blankets, ObservationNoise, bounding_scale, guided
 from xappa.models.appa.model import AppaModel
 from xappa.models.posterior import Draws
@@ -38,29 +39,10 @@ from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator
 from xappa.observe.rows import Rows
 
-__all__ = ["LatentEstimate", "LatentPosterior"]
+__all__ = ["LatentPosterior"]
 
 #: Krylov iterations where latents alone are observed, so that no state is decoded.
 LATENT_ITERATIONS = 10
-
-
-@dataclass(frozen=True, eq=False)
-class LatentEstimate:
-    """Latents that are known, up to an error, at some states of a trajectory.
-
-    Parameters
-    ----------
-    states
-        Which states, shape (n,).
-    latents
-        Their latents, shape (n, L), or (B, n, L) where each member has its own.
-    variance
-        Of their error, in standardised latents, shape () or (L,).
-    """
-
-    states: np.ndarray
-    latents: np.ndarray
-    variance: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +108,7 @@ class LatentPosterior:
         if self.operator.n_used:
             parts.append(self._compact.apply(x))
         if self.estimate is not None:
-            states = torch.as_tensor(self.estimate.states, device=z.device)
-            parts.append(z[:, states].flatten(1))
+            parts.append(self.estimate.equivalents(z))
         return torch.cat(parts, dim=1)
 
     def decode_observed(self, z: Tensor) -> Tensor:
@@ -155,7 +136,7 @@ class LatentPosterior:
         y = self.operator.values
         if self.estimate is None:
             return y
-        known = self.estimate.latents.reshape(*self.estimate.latents.shape[:-2], -1)
+        known = self.estimate.values
         lead = np.broadcast_to(y, (*known.shape[:-1], len(y)))
         return np.concatenate([lead, known], axis=-1)
 
@@ -166,8 +147,7 @@ class LatentPosterior:
         variance: np.ndarray = self.operator.error_covariance.diagonal() + lost**2
         if self.estimate is None:
             return variance
-        shape = self.estimate.latents.shape[-2:]
-        return np.concatenate([variance, np.broadcast_to(self.estimate.variance, shape).ravel()])
+        return np.concatenate([variance, self.estimate.variances])
 
     @cached_property
     def correlated(self) -> Tensor | None:
@@ -274,9 +254,7 @@ class LatentPosterior:
     def _of_members(self, batch: slice) -> LatentPosterior:
         """Return the posterior of some members, where each has latents of its own."""
         estimate = self.estimate
-        if estimate is None or estimate.latents.ndim == 2:
-            return self
-        return replace(self, estimate=replace(estimate, latents=estimate.latents[batch]))
+        return self if estimate is None else replace(self, estimate=estimate.of_members(batch))
 
     def cut(self, guidance: Guidance) -> Cut:
         """Return how the trajectory is cut into blankets and stitched."""
@@ -335,20 +313,15 @@ class LatentPosterior:
         """Return the posterior of one blanket, given the observations within it."""
         seconds = self.padded[states]
         operator = ObservationOperator.build(self.operator.specs, self.model.spec, seconds)
-        estimate = self.estimate
-        if estimate is not None:
-            inside = (estimate.states >= states.start) & (estimate.states < states.stop)
-            known = estimate.states[inside] - states.start
-            latents = estimate.latents[..., inside, :]
-            estimate = LatentEstimate(known, latents, estimate.variance) if known.size else None
+        estimate = None if self.estimate is None else self.estimate.within(states)
         return LatentPosterior(self.model, operator, seconds, estimate, self.budget)
 
     @cached_property
     def climatological(self) -> np.ndarray:
         """Climatological standard deviation of each observation, 1 of latents, shape (n,)."""
         own = self._scaled("std")
-        known = 0 if self.estimate is None else self.estimate.latents.shape[-2]
-        return np.concatenate([own, np.ones(known * self.model.latent_size)])
+        known = 0 if self.estimate is None else self.estimate.variances.size
+        return np.concatenate([own, np.ones(known)])
 
     def decode(
         self, draws: Draws, members: Sequence[int], states: Sequence[int], seed: int

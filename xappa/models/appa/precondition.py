@@ -11,8 +11,9 @@ latent, patterns V and the eigenvectors Q of the components' covariance :math:`\
 .. math:: \tilde R = \operatorname{diag} \left( R_{ii} + \sum_l (A_0)_{il}^2 \gamma_l \right)
 
 where :math:`\gamma` is the posterior variance of what the patterns leave, of which the sum is
-estimated by random probes of each channel. M is inverted by the identity of Woodbury, in the space
-of the components. It decides how fast the solve converges, and not what it converges to.
+estimated by random probes of each channel. Of latents that are known themselves, U is V, and the
+sum the variance of their channel. M is inverted by the identity of Woodbury, in the space of the
+components. It decides how fast the solve converges, and not what it converges to.
 
 The derivative of the decoder at the climatological latent is a property of the model, and is
 computed once: the fields that patterns and probes are decoded to.
@@ -30,6 +31,7 @@ from xappa.errors import ArgumentError
 from xappa.nn.gaussian import GaussianBlanket, date_terms
 
 if TYPE_CHECKING:
+    from xappa.models.appa.estimate import LatentEstimate
     from xappa.models.appa.model import AppaModel
     from xappa.models.appa.posterior import LatentPosterior
 
@@ -86,7 +88,7 @@ class GaussianPreconditioner:
     Parameters
     ----------
     part
-        The posterior of the blanket, whose denoiser departs from a Gaussian; no latents are known.
+        The posterior of the blanket, whose denoiser departs from a Gaussian.
     """
 
     def __init__(self, part: LatentPosterior) -> None:
@@ -102,20 +104,41 @@ class GaussianPreconditioner:
         weights = (slope @ operator.rows.matrix()).tocsc()
         fields = patterns.T.cpu().numpy()
         self.seen: list[tuple[Tensor, Tensor]] = []
-        rest = np.zeros((operator.n_used, network.rest.shape[1]))
+        channels = network.rest.shape[1]
+        rest = np.zeros((operator.n_used, channels))
         for state in range(states):
             of_state = weights[:, state * size : (state + 1) * size].tocsr()
             rows = np.flatnonzero(np.diff(of_state.indptr))
             decoded = of_state[rows] @ fields
             places = torch.as_tensor(rows, device=model.device)
             self.seen.append((places, part.tensor(decoded[:, :modes])))
-            probes = decoded[:, modes:].reshape(len(rows), _PROBES, rest.shape[1])
+            probes = decoded[:, modes:].reshape(len(rows), _PROBES, channels)
             rest[rows] += (probes**2).mean(1)
+        if part.estimate is not None:
+            rest = np.concatenate([rest, self._see_latents(part.estimate, operator.n_used)])
         self.rest = part.tensor(rest)
+
+    def _see_latents(self, estimate: LatentEstimate, first: int) -> np.ndarray:
+        """Add states whose latents are known, as observations from a first row on.
+
+        Returns which of the rest's variances they see, shape (m, c).
+        """
+        patterns = self.gaussian.patterns
+        size, modes = patterns.shape
+        channels = self.gaussian.rest.shape[1]
+        own = np.tile(np.eye(channels), (size // channels, 1))
+        if estimate.patterns is not None:  # components, of which the rest is no part
+            patterns = torch.cat([torch.eye(modes).to(patterns), torch.zeros_like(patterns)])
+            own = np.concatenate([np.zeros((modes, channels)), own])
+        for k, state in enumerate(estimate.states):
+            rows, seen = self.seen[state]
+            more = torch.arange(len(patterns), device=rows.device) + (first + k * len(patterns))
+            self.seen[state] = torch.cat([rows, more]), torch.cat([seen, patterns.to(seen)])
+        return np.tile(own, (len(estimate.states), 1))
 
     @property
     def n(self) -> int:
-        """Number of observations."""
+        """Number of observations, known latents included."""
         return len(self.variance)
 
     def at(self, sigma: float) -> Inverse:
