@@ -13,8 +13,10 @@ from xappa.bridge import Layout, pack
 from xappa.errors import ArgumentError, BackgroundError, GridMismatchError
 from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.observe import ObservationOperator, read_observations
+from xappa.tasks.assimilate import Settings
 from xappa.tasks.background import condition, relative_error
-from xappa.tasks.cycle import filtered
+from xappa.tasks.carry import GaussianCarry
+from xappa.tasks.cycle import _Cycles
 from xappa.tasks.window import Window
 
 
@@ -189,8 +191,15 @@ def test_background_errors_are_recorded(model, day, obs) -> None:
 def test_the_last_state_of_a_filter_is_that_of_the_whole(model, weather, obs, stride) -> None:
     seconds = Layout.of(weather.isel(time=slice(4, 11)), model.spec).times
     specs = read_observations(obs, model.spec)
-    *_, (last, known) = filtered(model, specs, seconds, stride)
-    assert last.operator.n_used == 4 * (len(last.seconds) - known)
+    settings = Settings("exact", [0], 0, None, xappa.Guidance())
+    cycles = _Cycles(model, GaussianCarry(model, seconds), specs, seconds, stride, settings)
+    done = 0
+    for end in cycles.ends:
+        last, first = cycles.posterior(end)
+        assert last.operator.n_used == 4 * (end + 1 - done)
+        assert len(last.seconds) == end + 1 - first
+        cycles.carry.keep(None, end)
+        done = end + 1
     whole = GaussianPosterior(
         model,
         ObservationOperator.build(specs, model.spec, seconds),

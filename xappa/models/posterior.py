@@ -225,6 +225,7 @@ class GaussianPosterior:
         sampler: Sampler | Callable[[Denoiser], azula.sample.Sampler],
         guidance: Guidance,
         progress: Callable[[Any], Any] | None = None,
+        purpose: str = "sampler",
     ) -> Draws:
         """Draw members from the posterior.
 
@@ -240,6 +241,8 @@ class GaussianPosterior:
             Settings of the methods by reverse diffusion.
         progress
             Wraps the iterable of steps.
+        purpose
+            Part of the key of the streams of reverse diffusion.
         """
         noise, residual = self._noise_draws(members, seed)
         if method == "exact" or not self.operator.n_used:
@@ -258,6 +261,7 @@ class GaussianPosterior:
                 times=self.seconds,
                 like=self.prior.mean,
                 progress=progress,
+                purpose=purpose,
             )
         # detached: operators may be modules with weights of their own
         departure = self.observed - torch.as_tensor(noise + residual) - self.observe(z).detach()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from xappa.errors import ArgumentError, OperatorError
+from xappa.models.appa.estimate import LatentEstimate
 from xappa.models.appa.model import AppaModel
-from xappa.models.appa.posterior import LatentEstimate, LatentPosterior
+from xappa.models.appa.posterior import LatentPosterior
 from xappa.models.base import Model
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
