@@ -46,6 +46,8 @@ class Setting:
         Path of the EOF-Gaussian.
     stride
         Of the times that the method ``xappa-filter`` analyses, to spare time.
+    cycle_step
+        From one analysis of the method ``xappa-cycle`` to the next.
     fitted
         How the EOF-Gaussian is fitted.
     settings
@@ -62,6 +64,7 @@ class Setting:
     bundle: str | None = None
     name: str = "xappa"
     stride: int = 1
+    cycle_step: str = "6h"
     fitted: Fitted = field(default_factory=Fitted)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -196,7 +199,7 @@ def xappa_smoother(setting: Setting, length: str = "10D", halo: str = "1D") -> N
 
 
 def xappa_cycle(setting: Setting) -> None:
-    """Cycle: `xappa.cycle` carries what is known of a Gaussian prior's last states."""
+    """Cycle: each analysis is the last state of a cycle, as a filter's is."""
     model, experiment = open_bundle(setting), setting.experiment
     store = Store(setting.path(f"{setting.name}-cycle"))
     analyses = xappa.cycle(
@@ -204,15 +207,16 @@ def xappa_cycle(setting: Setting) -> None:
         list(setting.obs),
         start=experiment.times[0],
         stop=experiment.scored[-1],
-        step=experiment.step,
+        step=setting.cycle_step,
         members=experiment.members,
         seed=experiment.seed,
         progress=False,
         **setting.settings,
     )
-    for time, analysis in zip(experiment.times, analyses, strict=False):
-        if time in experiment.scored:
-            store.append(analysis.isel(time=[-1]).rename(pressure="level"))
+    for analysis in analyses:
+        last = analysis.isel(time=[-1]).rename(pressure="level")
+        if last.time.values[0] in experiment.scored:
+            store.append(last)
     store.close()
 
 

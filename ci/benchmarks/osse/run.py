@@ -151,6 +151,7 @@ def main() -> None:
         "--gaussian", type=Path, help="bundle of the EOF-Gaussian, fitted if missing"
     )
     parser.add_argument("--stride", type=int, default=1, help="of the times of xappa-filter")
+    parser.add_argument("--cycle-step", default="6h", help="of the method xappa-cycle")
     parser.add_argument("--modes", type=int, default=600, help="of the EOF-Gaussian")
     parser.add_argument("--localisation", help="of the EOF-Gaussian, such as '3000 km'")
     parser.add_argument("--days", type=int, default=30, help="scored days")
@@ -184,6 +185,7 @@ def main() -> None:
             parsed.model,
             parsed.name,
             parsed.stride,
+            parsed.cycle_step,
             Fitted(modes=parsed.modes, localisation=parsed.localisation),
             draws,
         )
