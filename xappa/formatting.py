@@ -49,18 +49,13 @@ def html_table(title: str, rows: Iterable[tuple[str, Any]]) -> str:
     return f"<div><strong>{escape(title)}</strong><table>{body}</table></div>"
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
 def _model_rows(model: Model) -> list[tuple[str, Any]]:
     spec = model.spec
     rows: list[tuple[str, Any]] = [
         ("variables", "\n".join(str(variable) for variable in spec.variables)),
         ("grid", spec.grid),
         ("time step", duration(spec.time_step)),
-        ("blanket", _number(model.blanket, "state")),
-        ("latents", f"{model.latent_size} for each state of {_number(spec.n_channels, 'channel')}"),
+        *model.description,
         ("parameters", "\n".join(_counts(model))),
         ("provenance", _mapping(model.provenance)),
     ]

@@ -1,7 +1,8 @@
-"""What every model is: a prior over trajectories of latents, with all that it needs to be used.
+"""What every model is: networks or covariances, with all that they need to be used, as a bundle.
 
 A model holds no xarray objects of the user's: it works on packed states, arrays of shape
 (..., time, channel, latitude, longitude) in the order, units and orientation of its `StateSpec`.
+Most are priors over trajectories of latents (`Prior`); a downscaling model is none.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-__all__ = ["Model"]
+__all__ = ["Model", "Prior"]
 
 
 class Model(abc.ABC):
-    """A bundle: prior, statistics and the contract of its grid, variables and time step.
+    """A bundle: weights, statistics and the contract of its grid, variables and time step.
 
     Parameters
     ----------
     spec
-        Variables, levels, units, grid and time step.
+        Variables, levels, units, grid and time step of the states that it is given.
     name
         A short name.
     provenance
@@ -41,10 +42,6 @@ class Model(abc.ABC):
     """
 
     kind: ClassVar[str]
-    #: How ``assimilate`` draws where no method is asked for.
-    default_method: ClassVar[str]
-    #: Of latents, as `encode_array` returns them.
-    latent_dtype: ClassVar[type[np.floating[Any]]] = np.float64
     #: Whether it holds networks, which run on the device of the options.
     has_networks: ClassVar[bool] = False
 
@@ -66,16 +63,6 @@ class Model(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def blanket(self) -> int:
-        """Number K of consecutive states that the prior knows jointly."""
-
-    @property
-    @abc.abstractmethod
-    def latent_size(self) -> int:
-        """Size of the latent of one state."""
-
-    @property
-    @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:
         """What besides the arrays is needed to build the model again, JSON-able."""
 
@@ -89,15 +76,6 @@ class Model(abc.ABC):
     def statistics(self) -> xr.Dataset:
         """Labelled statistics on the model's grid, kept in ``statistics.nc``."""
 
-    @property
-    @abc.abstractmethod
-    def std(self) -> np.ndarray:
-        """Climatological standard deviation at every point, shape (P,); NaN off the state."""
-
-    @abc.abstractmethod
-    def expected(self, seconds: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return climatological means and standard deviations at (time, flat point) pairs."""
-
     @classmethod
     @abc.abstractmethod
     def rebuild(
@@ -109,19 +87,6 @@ class Model(abc.ABC):
         **labels: Any,
     ) -> Model:
         """Build the model from what a bundle holds."""
-
-    @abc.abstractmethod
-    def encode_array(self, states: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """Map packed states (..., T, channel, latitude, longitude) to latents (..., T, L)."""
-
-    @abc.abstractmethod
-    def decode_array(self, latents: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """Map latents (..., T, L) to packed states (..., T, channel, latitude, longitude)."""
-
-    @property
-    def doubts(self) -> tuple[str, ...]:
-        """What is not known of the model, and matters to its analyses: said as warnings."""
-        return ()
 
     # What follows from it ------------------------------------------------------------------------
 
@@ -207,6 +172,16 @@ class Model(abc.ABC):
 
         return template(self, start, stop)
 
+    @property
+    def description(self) -> tuple[tuple[str, str], ...]:
+        """What besides variables, grid and parameters tells of a kind of model: names and texts."""
+        return ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Numbers that a bundle's description repeats for those who read it, JSON-able."""
+        return {}
+
     def summary(self) -> str:
         """Return a text that says what the model is, its sizes and parameter counts."""
         return model_text(self)
@@ -219,3 +194,63 @@ class Model(abc.ABC):
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         return (type(self).__name__, self.hash)
+
+
+class Prior(Model):
+    """A prior over trajectories of latents: what observations are assimilated into.
+
+    Parameters
+    ----------
+    spec, name, provenance, scores
+        See `Model`.
+    """
+
+    #: How ``assimilate`` draws where no method is asked for.
+    default_method: ClassVar[str]
+    #: Of latents, as `encode_array` returns them.
+    latent_dtype: ClassVar[type[np.floating[Any]]] = np.float64
+
+    @property
+    @abc.abstractmethod
+    def blanket(self) -> int:
+        """Number K of consecutive states that the prior knows jointly."""
+
+    @property
+    @abc.abstractmethod
+    def latent_size(self) -> int:
+        """Size of the latent of one state."""
+
+    @property
+    @abc.abstractmethod
+    def std(self) -> np.ndarray:
+        """Climatological standard deviation at every point, shape (P,); NaN off the state."""
+
+    @abc.abstractmethod
+    def expected(self, seconds: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return climatological means and standard deviations at (time, flat point) pairs."""
+
+    @abc.abstractmethod
+    def encode_array(self, states: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Map packed states (..., T, channel, latitude, longitude) to latents (..., T, L)."""
+
+    @abc.abstractmethod
+    def decode_array(self, latents: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Map latents (..., T, L) to packed states (..., T, channel, latitude, longitude)."""
+
+    @property
+    def description(self) -> tuple[tuple[str, str], ...]:
+        """Length of a blanket and size of latents; see `Model.description`."""
+        states = "state" if self.blanket == 1 else "states"
+        channels = "channel" if self.spec.n_channels == 1 else "channels"
+        each = f"{self.latent_size} for each state of {self.spec.n_channels} {channels}"
+        return ("blanket", f"{self.blanket} {states}"), ("latents", each)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same in numbers; see `Model.facts`."""
+        return {"blanket": self.blanket, "latent_size": self.latent_size}
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is not known of the model, and matters to its analyses: said as warnings."""
+        return ()

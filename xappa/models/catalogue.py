@@ -16,11 +16,11 @@ import xarray as xr
 from xappa.bridge import Layout
 from xappa.errors import ArgumentError, BundleError, NoModelError, XappaError, XappaErrors
 from xappa.models.appa.checkpoint import find_checkpoint, open_checkpoint
-from xappa.models.base import Model
+from xappa.models.base import Model, Prior
 from xappa.models.bundle import label_of, load
 from xappa.options import get_option
 
-__all__ = ["catalogue", "open_model", "remember", "resolve"]
+__all__ = ["catalogue", "model_of", "open_model", "prior_of", "remember", "resolve"]
 
 _SESSION: WeakValueDictionary[str, Model] = WeakValueDictionary()
 _OPENED: dict[Path, Model] = {}
@@ -97,8 +97,8 @@ def open_model(name: str | Path) -> Model:
     return remember(load(path))
 
 
-def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, str]:
-    """Find the model of a task, and put it on the device that the options name.
+def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Prior, str]:
+    """Find the prior of a task, and put it on the device that the options name.
 
     In this order: the argument; the attribute ``xappa_model`` of the Dataset, if it names a model
     at hand with that hash; the option ``model``; the only model of the catalogue that fits.
@@ -123,23 +123,52 @@ def resolve(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, st
         If the argument is not a model, or cannot be opened.
     """
     found, how = _found(model, ds)
-    return _placed(found), how
+    return prior_of(found), how
 
 
-def _placed(model: Model) -> Model:
-    """Move what runs in torch; what does not is spared the import."""
-    if not model.has_networks:
-        return model
+def prior_of(model: Model | str | Path) -> Prior:
+    """Return a prior that was given as such, by name or by path, where the options want it.
+
+    Raises
+    ------
+    ArgumentError, BundleError
+        If it is no prior, or cannot be opened.
+    """
+    found = model_of(model)
+    if isinstance(found, Prior):
+        return found
+    raise ArgumentError(
+        f"models of kind {found.kind!r} are no priors",
+        where="model=",
+        expected="a model that observations can be assimilated into",
+        got=found.name,
+        remedy="take another one; this one is for ds.appa.downscale(model)",
+    )
+
+
+def model_of(model: Model | str | Path) -> Model:
+    """Return a model that was given as such, by name or by path, where the options want it.
+
+    What runs in torch is moved; what does not is spared the import.
+
+    Raises
+    ------
+    ArgumentError, BundleError
+        If it is not a model, or cannot be opened.
+    """
+    found = _as_model(model)
+    if not found.has_networks:
+        return found
     from xappa.device import chosen_device
 
-    return model.to(chosen_device())
+    return found.to(chosen_device())
 
 
 def _found(model: Model | str | Path | None, ds: xr.Dataset) -> tuple[Model, str]:
     if model is not None:
         return _as_model(model), "argument"
     label = ds.attrs.get("xappa_model")
-    if isinstance(label, str) and (found := _by_label(label)) is not None:
+    if isinstance(label, str) and isinstance(found := _by_label(label), Prior):
         return found, "attribute xappa_model"
     if (option := get_option("model")) is not None:
         return _as_model(option), "xappa.set_options"
@@ -211,6 +240,8 @@ def _fitting(ds: xr.Dataset) -> tuple[dict[str, Model], list[str]]:
     for name in catalogue():
         try:
             model = open_model(name)
+            if not isinstance(model, Prior):
+                continue
             Layout.of(ds, model.spec)
         except XappaError as error:
             reasons.append(f"{name}: {_headline(error)}")

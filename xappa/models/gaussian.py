@@ -34,7 +34,7 @@ from xappa.bridge import StateSpec
 from xappa.diffusion.gaussian import GaussianTrajectoryDenoiser
 from xappa.diffusion.markov import GaussianTrajectory, StationaryProcess
 from xappa.diffusion.sampling import KarrasSchedule
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.models.climatology import Climatology, SeasonalTerms
 from xappa.models.eof_autoencoder import EOFAutoencoder
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["GaussianModel"]
 
 
-class GaussianModel(Model):
+class GaussianModel(Prior):
     """A Gaussian prior over trajectories; see `fit_gaussian`.
 
     Parameters

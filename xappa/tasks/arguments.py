@@ -8,7 +8,7 @@ from typing import Any
 
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import ArgumentError
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import METHODS, Guidance
 from xappa.observe import ObservationSpec
@@ -59,7 +59,7 @@ def check_sampling(method: str | None, sampler: Any, guidance: Any) -> Any:
     return sampler
 
 
-def check_overlap(guidance: Guidance, model: Model) -> None:
+def check_overlap(guidance: Guidance, model: Prior) -> None:
     """Check that the model's blankets can overlap so.
 
     Raises
@@ -103,14 +103,14 @@ def _ddpm(sampler: Any) -> Sampler:
     )
 
 
-def gaussian_model(model: Model) -> GaussianModel:
+def gaussian_model(model: Prior) -> GaussianModel:
     """Return a Gaussian model; others do not serve every task."""
     if isinstance(model, GaussianModel):
         return model
     raise cannot(model, "do this")
 
 
-def cannot(model: Model, task: str) -> ArgumentError:
+def cannot(model: Prior, task: str) -> ArgumentError:
     """Return the error that a model's kind does not serve a task."""
     return ArgumentError(
         f"models of kind {model.kind!r} cannot {task}",

@@ -16,7 +16,7 @@ from xappa.bridge import Layout, find_orography, pack, unpack
 from xappa.diffusion.noise import seed_of
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import ArgumentError, GuessWarning, NoObservationsWarning, warn
-from xappa.models.base import Model
+from xappa.models.base import Model, Prior
 from xappa.models.catalogue import remember, resolve
 from xappa.models.posterior import Draws
 from xappa.models.settings import Guidance
@@ -251,7 +251,7 @@ def _can_write(path: Path) -> bool:
     return os.access(path.absolute().parent, os.W_OK) and not path.is_dir()
 
 
-def _method(method: str | None, model: Model, operator: ObservationOperator) -> str:
+def _method(method: str | None, model: Prior, operator: ObservationOperator) -> str:
     """Return the method asked for, or the model's own that can treat the operator."""
     if method is not None:
         check_correlated(method, operator.specs)
@@ -264,7 +264,7 @@ def _method(method: str | None, model: Model, operator: ObservationOperator) -> 
 
 
 def _draw(
-    model: Model,
+    model: Prior,
     operator: ObservationOperator,
     window: Window,
     background: np.ndarray | None,
@@ -287,7 +287,7 @@ def _draw(
 
 
 def _draw_lazily(
-    model: Model,
+    model: Prior,
     operator: ObservationOperator,
     window: Window,
     background: xr.DataArray | None,

@@ -20,7 +20,7 @@ from xappa.bridge import Field, Layout, Roles, StateSpec, pack
 from xappa.cf import find_axes
 from xappa.diffusion.markov import GaussianTrajectory
 from xappa.errors import ArgumentError, BackgroundError
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import Residual
 from xappa.tasks.window import Window
@@ -29,7 +29,7 @@ from xappa.units import convert, dequantify, factor_offset
 __all__ = ["condition", "describe_error", "mean_state", "present_background", "relative_error"]
 
 
-def relative_error(model: Model, layout: Layout, error: Any, scale: Any) -> np.ndarray | None:
+def relative_error(model: Prior, layout: Layout, error: Any, scale: Any) -> np.ndarray | None:
     """Return the background error over the climatological standard deviation, shape (P,).
 
     Parameters

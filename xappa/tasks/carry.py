@@ -13,7 +13,7 @@ from xappa.models.appa.carry import message
 from xappa.models.appa.estimate import LatentEstimate
 from xappa.models.appa.model import AppaModel
 from xappa.models.appa.posterior import LatentPosterior
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import Draws, GaussianPosterior, Residual
 from xappa.observe import ObservationOperator, ObservationSpec
@@ -131,7 +131,7 @@ class LatentCarry:
         self.told[end] = told
 
 
-def carry_of(model: Model, seconds: np.ndarray, inflation: float) -> Carry:
+def carry_of(model: Prior, seconds: np.ndarray, inflation: float) -> Carry:
     """Return what is known before the first cycle: nothing.
 
     Raises

@@ -21,8 +21,8 @@ from xappa.errors import (
     raise_all,
     warn,
 )
-from xappa.models.base import Model
-from xappa.models.catalogue import open_model, remember
+from xappa.models.base import Model, Prior
+from xappa.models.catalogue import prior_of, remember
 from xappa.models.settings import Guidance
 from xappa.observe import ObservationOperator, ObservationSpec, Status, read_observations
 from xappa.observe.checks import timeless_errors
@@ -124,8 +124,7 @@ def cycle(
     [1, 2, 2]
     """
     sampler, seed = check_sampling(method, sampler, guidance), seed_of(seed)
-    if not isinstance(model, Model):
-        model = open_model(model)
+    model = prior_of(model)
     times, stride = _times(model, start, stop, step)
     layout = Layout.of(times, model.spec)
     seconds = np.asarray(layout.times)
@@ -158,7 +157,7 @@ def cycle(
     return _labelled(cycles, times, facts, bar)
 
 
-def _times(model: Model, start: Any, stop: Any, step: Any) -> tuple[xr.Dataset, int]:
+def _times(model: Prior, start: Any, stop: Any, step: Any) -> tuple[xr.Dataset, int]:
     interval = timedelta_seconds(step)
     own = model.spec.time_step
     stride = 0 if own is None else round(interval / own)
@@ -183,7 +182,7 @@ def _positive(inflation: Any) -> float:
     return float(inflation)
 
 
-def _check_prior(model: Model, settings: Settings) -> None:
+def _check_prior(model: Prior, settings: Settings) -> None:
     """Check what a kind of prior asks of the settings."""
     if not model.has_networks:
         return
@@ -203,7 +202,7 @@ def _check_prior(model: Model, settings: Settings) -> None:
 class _Cycles:
     """What is to be cycled."""
 
-    model: Model
+    model: Prior
     carry: Carry
     specs: Sequence[ObservationSpec]
     seconds: np.ndarray

@@ -20,7 +20,7 @@ from xappa import units
 from xappa.bridge import Layout, describe, find_orography, pack
 from xappa.cf import to_seconds
 from xappa.errors import GuessWarning, NoModelError, XappaError, warn
-from xappa.models.base import Model
+from xappa.models.base import Model, Prior
 from xappa.models.catalogue import resolve
 from xappa.observe import ObservationOperator, read_observations
 from xappa.observe.equivalents import equivalents
@@ -142,7 +142,7 @@ def _used_background(ens: xr.Dataset) -> bool:
 
 
 def _background(
-    ens: xr.Dataset, background: xr.Dataset | None, model: Model
+    ens: xr.Dataset, background: xr.Dataset | None, model: Prior
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return background states and their relative error, as far as attributes say it."""
     if background is None or not _used_background(ens):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xappa.errors import DepartureWarning, warn
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.observe import ObservationOperator
 
 __all__ = ["warn_of_departures"]
@@ -14,7 +14,7 @@ __all__ = ["warn_of_departures"]
 _FAR = 10.0
 
 
-def warn_of_departures(model: Model, operator: ObservationOperator, seconds: np.ndarray) -> None:
+def warn_of_departures(model: Prior, operator: ObservationOperator, seconds: np.ndarray) -> None:
     """Warn of observations that are far from the climatology, as wrong units make them.
 
     Parameters

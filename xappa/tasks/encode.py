@@ -12,7 +12,7 @@ import xarray as xr
 
 from xappa.bridge import Layout, pack, unpack
 from xappa.errors import DataError
-from xappa.models.base import Model
+from xappa.models.base import Model, Prior
 from xappa.models.catalogue import remember, resolve
 from xappa.tasks.labels import finish, warn_of_guesses
 from xappa.tasks.lazy import by_time
@@ -143,7 +143,7 @@ def holds_latents(ds: xr.Dataset) -> bool:
     return "latent" in ds and _LAYOUT in ds.attrs
 
 
-def read_latents(z: xr.Dataset, model: Model, where: str) -> tuple[Layout, Any]:
+def read_latents(z: xr.Dataset, model: Prior, where: str) -> tuple[Layout, Any]:
     """Return the layout of the states that were encoded, and the latents ([member,] time, mode).
 
     Raises

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.observe import ObservationOperator, ObservationSpec, Status
 from xappa.observe.airmass import with_air_mass
 from xappa.observe.equivalents import equivalents
@@ -19,7 +19,7 @@ __all__ = ["expected_equivalents", "with_predictors", "with_true_predictors"]
 
 def expected_equivalents(
     specs: Sequence[ObservationSpec],
-    model: Model,
+    model: Prior,
     window: Window,
     background: np.ndarray | None = None,
 ) -> list[np.ndarray]:
@@ -69,7 +69,7 @@ def expected_equivalents(
 
 def with_predictors(
     specs: Sequence[ObservationSpec],
-    model: Model,
+    model: Prior,
     window: Window,
     background: np.ndarray | None = None,
 ) -> tuple[ObservationSpec, ...]:

@@ -18,7 +18,7 @@ from xappa.diffusion.sampling import Sampler
 from xappa.errors import ArgumentError, CoordinateError, TimeStepError
 from xappa.models.appa.forecast import continued
 from xappa.models.appa.model import AppaModel
-from xappa.models.base import Model
+from xappa.models.base import Model, Prior
 from xappa.models.catalogue import remember, resolve
 from xappa.models.forecast import continued as gaussian_continued
 from xappa.models.forecast import decoded as gaussian_decoded
@@ -134,7 +134,7 @@ def forecast(
     return with_units_of(ds, out) if encoded else out
 
 
-def _steps(lead: Any, model: Model) -> int:
+def _steps(lead: Any, model: Prior) -> int:
     step = model.spec.time_step
     if step is None:
         raise TimeStepError(
@@ -202,7 +202,7 @@ class _Way:
     settings: dict[str, Any]
 
 
-def _way(model: Model, n_times: int, how: _How) -> _Way:
+def _way(model: Prior, n_times: int, how: _How) -> _Way:
     members, seed = how.members, how.seed
     if isinstance(model, GaussianModel):
         return _Way(
@@ -255,7 +255,7 @@ def _of_all(latents: np.ndarray, members: Sequence[int]) -> np.ndarray:
     return own[[k % len(own) for k in range(len(members))]]
 
 
-def _at_once(preds_per_step: int | None, model: Model) -> int:
+def _at_once(preds_per_step: int | None, model: Prior) -> int:
     if preds_per_step is None:
         return max(1, model.blanket // 2)
     if isinstance(preds_per_step, bool) or not isinstance(preds_per_step, (int, np.integer)):
@@ -275,7 +275,7 @@ def _states(
     last: Any,
     encoded: bool,
     seconds: np.ndarray,
-    model: Model,
+    model: Prior,
     steps: int,
     way: _Way,
     how: _How,

@@ -11,7 +11,7 @@ import xarray as xr
 
 from xappa.bridge import Layout
 from xappa.errors import GuessWarning, warn
-from xappa.models.base import Model
+from xappa.models.base import Model, Prior
 from xappa.observe import ObservationOperator, ObservationSpec
 
 __all__ = ["count", "finish", "versions", "warn_of_guesses"]
@@ -65,7 +65,7 @@ def _writable(value: Any) -> Any:
 
 
 def warn_of_guesses(
-    ds: xr.Dataset, layout: Layout, model: Model, specs: Sequence[ObservationSpec] = ()
+    ds: xr.Dataset, layout: Layout, model: Prior, specs: Sequence[ObservationSpec] = ()
 ) -> None:
     """Say what was guessed of a Dataset and of observations.
 

@@ -10,7 +10,7 @@ from xappa.errors import ArgumentError, OperatorError
 from xappa.models.appa.estimate import LatentEstimate
 from xappa.models.appa.model import AppaModel
 from xappa.models.appa.posterior import LatentPosterior
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.models.gaussian import GaussianModel
 from xappa.models.posterior import GaussianPosterior, Residual
 from xappa.observe import ObservationOperator, ObservationSpec
@@ -24,7 +24,7 @@ Posterior = GaussianPosterior | LatentPosterior
 
 
 def posterior_of(
-    model: Model,
+    model: Prior,
     operator: ObservationOperator,
     window: Window,
     background: np.ndarray | None,
@@ -72,7 +72,7 @@ def posterior_of(
 
 
 def posterior_given(
-    model: Model,
+    model: Prior,
     window: Window,
     background: np.ndarray | None,
     relative: np.ndarray | None,
@@ -83,7 +83,7 @@ def posterior_given(
     return posterior_of(model, operator, window, background, relative)
 
 
-def check_exact(model: Model, operator: ObservationOperator) -> None:
+def check_exact(model: Prior, operator: ObservationOperator) -> None:
     """Check that the posterior is known in closed form.
 
     Raises

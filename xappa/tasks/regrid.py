@@ -25,7 +25,7 @@ from xappa.errors import (
 )
 from xappa.grid import Grid
 from xappa.models.base import Model
-from xappa.models.catalogue import remember, resolve
+from xappa.models.catalogue import model_of, remember
 from xappa.regrid import Regridder, agree, can_average, domain_of
 from xappa.regrid.domains import points_of
 from xappa.regrid.levels import Levels
@@ -108,7 +108,7 @@ def regrid_like(
         target = dequantify(model)
         wanted, exact = _levels_like(target, plain, axes), True
     else:
-        model = _model(model, ds)
+        model = _model(model)
         target = model.spec.grid
         layered = [v for v in model.spec.variables if v.vertical == PRESSURE]
         wanted, exact = [level for v in layered for level in v.levels or ()], False
@@ -203,7 +203,7 @@ def _check_outside(outside: str) -> None:
         )
 
 
-def _model(model: Any, ds: xr.Dataset) -> Model:
+def _model(model: Any) -> Model:
     if model is None:
         raise ArgumentError(
             "no model was given",
@@ -212,7 +212,7 @@ def _model(model: Any, ds: xr.Dataset) -> Model:
             got="None",
             remedy="open one with xappa.open_model",
         )
-    return resolve(model, ds)[0]
+    return model_of(model)
 
 
 def _regridder(

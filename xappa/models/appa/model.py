@@ -35,7 +35,7 @@ from xappa.diffusion.blankets import BlanketDenoiser
 from xappa.diffusion.schedules import schedule_of
 from xappa.errors import ArgumentError
 from xappa.models.appa.normalisation import Normalisation, date_features, without_gaps
-from xappa.models.base import Model
+from xappa.models.base import Prior
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer, TransformerConfig
 
@@ -50,7 +50,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 _LEAST_VARIANCE = 1e-4
 
 
-class AppaModel(Model):
+class AppaModel(Prior):
     """A latent diffusion prior over trajectories.
 
     Parameters
