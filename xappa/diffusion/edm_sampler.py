@@ -81,7 +81,7 @@ class EDMSampler(azula.sample.Sampler):
     between a third of :math:`\sigma_d` and 1.4 times it, levels from 0.002 to 800 and no churn,
     Heun's 18 steps give 12 to 18 % too much spread, 32 steps 3 to 5 %, 64 steps 1 %; Euler's 18
     steps 20 to 25 % too little. In the angle, Heun's 18 steps are off by -2 to 5 %, Euler's by -0.5
-    to 2 %, 32 steps by half of that. Churn lengthens the steps, and their errors with them.
+    to 2 %, 32 steps by half of that or less. Churn lengthens the steps, and their errors with them.
     """
 
     def __init__(

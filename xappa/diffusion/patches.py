@@ -347,7 +347,6 @@ class PatchedDenoiser(Denoiser):
         place = cut.positions.to(x_t) if self.positions else None
 
         def denoised(which: Tensor) -> Tensor:
-            """Denoise some of the patches."""
             field, patch = which // len(cut), which % len(cut)
             told = dict(kwargs)
             if known is not None:
@@ -357,9 +356,8 @@ class PatchedDenoiser(Denoiser):
                 told["labels"] = labels[field]
             if place is not None:
                 told["positions"] = place[patch]
-            mean: Tensor = self.denoiser(
-                cut.taken(fields, which), t[field] if t.ndim else t, **told
-            ).mean
+            at = t[field] if t.ndim else t
+            mean: Tensor = self.denoiser(cut.taken(fields, which), at, **told).mean
             return mean
 
         parts = torch.arange(len(x_t) * len(cut)).split(self.batch)
