@@ -9,6 +9,7 @@ and batch sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ class MemberNoise(TorchFunctionMode):
         The B member numbers of the batch.
     times
         The T valid times in seconds.
+    paired
+        Whether members and times are pairs instead, N of each: ``x`` of shape (N, ...) then takes
+        its row i from the stream of ``members[i]`` at ``times[i]``. The numbers are the same.
 
     Examples
     --------
@@ -49,29 +53,32 @@ class MemberNoise(TorchFunctionMode):
     """
 
     def __init__(
-        self, seed: int, purpose: str, members: Sequence[int], times: Sequence[float] | np.ndarray
+        self,
+        seed: int,
+        purpose: str,
+        members: Sequence[int],
+        times: Sequence[float] | np.ndarray,
+        *,
+        paired: bool = False,
     ) -> None:
         super().__init__()
-        self._streams = [
-            [generator(seed, purpose, int(member), float(time)) for time in times]
-            for member in members
-        ]
-
-    @property
-    def batch_shape(self) -> tuple[int, int]:
-        """Number of members and of valid times."""
-        return len(self._streams), len(self._streams[0]) if self._streams else 0
+        keys = zip(members, times, strict=True) if paired else product(members, times)
+        self._streams = [generator(seed, purpose, int(m), float(time)) for m, time in keys]
+        #: What tensors have to begin with: members and valid times, or the number of pairs.
+        self.batch_shape = (len(members),) if paired else (len(members), len(times))
 
     def draw(self, shape: Sequence[int]) -> np.ndarray:
-        """Return the next standard normal numbers, shape (B, T, ...), float64."""
-        if tuple(shape[:2]) != self.batch_shape:
+        """Return the next standard normal numbers, shape (B, T, ...) or (N, ...), float64."""
+        lead = len(self.batch_shape)
+        if tuple(shape[:lead]) != self.batch_shape:
+            what = "(members, times)" if lead == 2 else "(pairs of member and time,)"
             raise ValueError(
-                f"member-wise noise was set up for (members, times) = {self.batch_shape}, "
+                f"member-wise noise was set up for {what} = {self.batch_shape}, "
                 f"but a tensor of shape {tuple(shape)} was asked for"
             )
-        return np.stack(
-            [[g.standard_normal(tuple(shape[2:])) for g in streams] for streams in self._streams]
-        )
+        rest = tuple(shape[lead:])
+        numbers = [g.standard_normal(rest) for g in self._streams]
+        return np.reshape(numbers, tuple(shape))
 
     def __torch_function__(
         self,

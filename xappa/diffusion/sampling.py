@@ -29,10 +29,19 @@ from azula.denoise import Denoiser
 from azula.noise import Schedule
 from torch import Tensor
 
+from xappa.diffusion.edm_sampler import EDMSampler
 from xappa.diffusion.memberwise import MemberNoise
 from xappa.errors import ArgumentError
 
-__all__ = ["SAMPLERS", "DPSSampler", "KarrasSchedule", "LangevinSampler", "Sampler", "draw"]
+__all__ = [
+    "SAMPLERS",
+    "DPSSampler",
+    "KarrasSchedule",
+    "LangevinSampler",
+    "Sampler",
+    "draw",
+    "draw_fields",
+]
 
 
 class KarrasSchedule(Schedule):
@@ -85,6 +94,7 @@ class LangevinSampler(azula.sample.PCSampler):
 SAMPLERS: dict[str, type[azula.sample.Sampler]] = {
     "ddim": azula.sample.DDIMSampler,
     "ddpm": azula.sample.DDPMSampler,
+    "edm": EDMSampler,
     "euler": azula.sample.EulerSampler,
     "heun": azula.sample.HeunSampler,
     "langevin": LangevinSampler,
@@ -102,8 +112,9 @@ class Sampler:
     ----------
     name
         ``"heun"`` (second order), ``"multistep"`` (exponential Adams-Bashforth), ``"lms"``
-        (Adams-Bashforth in the noise level), ``"ddim"``, ``"ddpm"``, ``"euler"`` (first order),
-        ``"pc"`` or ``"langevin"`` (predictor-corrector).
+        (Adams-Bashforth in the noise level), ``"edm"`` (second order with churn, to zero noise),
+        ``"ddim"``, ``"ddpm"``, ``"euler"`` (first order), ``"pc"`` or ``"langevin"``
+        (predictor-corrector).
     steps
         Number of steps.
     options
@@ -260,6 +271,58 @@ def draw(
     Tensor
         Latents, shape (B, T, L).
     """
+    shape = (len(members), len(times), size)
+    with MemberNoise(seed, purpose, members, times):
+        return _drawn(sampler, shape, like, progress)
+
+
+def draw_fields(
+    sampler: azula.sample.Sampler,
+    shape: Sequence[int],
+    *,
+    seed: int,
+    members: Sequence[int],
+    times: Sequence[float] | np.ndarray,
+    like: Tensor,
+    progress: Callable[[Any], Any] | None = None,
+    purpose: str = "sampler",
+    **known: Any,
+) -> Tensor:
+    """Draw fields that are independent in time, each from the stream of its member and time.
+
+    Parameters
+    ----------
+    sampler
+        An azula sampler around a (guided) denoiser of shape (N, C, H, W).
+    shape
+        Channels, rows and columns (C, H, W) of a field.
+    seed, members, times
+        The key of the random streams: field i is that of ``members[i]`` at ``times[i]`` (valid time
+        in seconds), N of each. Which fields share a call makes no odds.
+    like
+        A tensor with the dtype and the device wanted.
+    progress, purpose
+        As for `draw`.
+    **known
+        Arguments of the denoiser, such as ``condition`` of shape (N, D, H, W).
+
+    Returns
+    -------
+    Tensor
+        Shape (N, C, H, W).
+    """
+    with MemberNoise(seed, purpose, members, times, paired=True):
+        return _drawn(sampler, (len(members), *shape), like, progress, **known)
+
+
+def _drawn(
+    sampler: azula.sample.Sampler,
+    shape: Sequence[int],
+    like: Tensor,
+    progress: Callable[[Any], Any] | None,
+    **known: Any,
+) -> Tensor:
+    """Draw with the random numbers that are in force."""
     if progress is not None:
         wrap = progress
 
@@ -267,8 +330,6 @@ def draw(
             return wrap(list(steps.unbind()) if torch.is_tensor(steps) else steps)
 
         sampler.progress_bar = progress_bar
-    shape = (len(members), len(times), size)
-    with MemberNoise(seed, purpose, members, times):
-        x = sampler.init(shape, dtype=like.dtype, device=like.device)
-        drawn: Tensor = sampler(x)
+    x = sampler.init(shape, dtype=like.dtype, device=like.device)
+    drawn: Tensor = sampler(x, **known)
     return drawn
