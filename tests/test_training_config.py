@@ -16,7 +16,7 @@ from xappa.errors import ArgumentError, DataError
 from xappa.models.appa.era5 import ERA5_STATE, era5_spec
 from xappa.nn.autoencoder import ConvAutoencoder
 from xappa.nn.transformer import LatentTransformer
-from xappa.training import PRESETS, AppaTraining
+from xappa.training import AppaTraining
 from xappa.training.autoencoder import autoencoder_config
 from xappa.training.denoiser import transformer_config
 from xappa.training.job import Job, settings_of
@@ -37,7 +37,7 @@ def test_presets_grow() -> None:
     counts = [sum(sizes(AppaTraining.preset(name))) for name in ("tiny", "small", "base", "appa")]
     assert counts == sorted(counts)
     assert counts[0] < 4e6 < counts[1] < 3e7 < counts[2] < 3e8
-    assert list(PRESETS) == ["tiny", "small", "base", "appa"]
+    assert list(AppaTraining.presets) == ["tiny", "small", "base", "appa"]
     assert settings_of("tiny") == AppaTraining() == settings_of(None)
 
 

@@ -1,6 +1,6 @@
 """Training of learned priors from Datasets."""
 
 from xappa.training.appa import train
-from xappa.training.config import PRESETS, AppaTraining
+from xappa.training.config import AppaTraining
 
-__all__ = ["PRESETS", "AppaTraining", "train"]
+__all__ = ["AppaTraining", "train"]

@@ -183,7 +183,7 @@ def _fingerprint(series: Series) -> str:
     return digest.hexdigest()[:16]
 
 
-def _trained(data: TrainingData, run: Run, name: str) -> AppaModel:
+def _trained(data: TrainingData, run: Run[AppaTraining], name: str) -> AppaModel:
     """Run both stages, and put the model together."""
     config, device, spec = run.config, run.processes.device, data.spec
     sizes = autoencoder_config(spec, config)
@@ -222,7 +222,7 @@ def _trained(data: TrainingData, run: Run, name: str) -> AppaModel:
 
 
 def _gaussian(
-    latents: Latents, data: TrainingData, parts: tuple[str, ...], run: Run
+    latents: Latents, data: TrainingData, parts: tuple[str, ...], run: Run[AppaTraining]
 ) -> dict[str, torch.Tensor]:
     """Estimate the Gaussian that the denoiser departs from, in the first process for all."""
     config, train = run.config, data.train
@@ -239,7 +239,7 @@ def _normalisation(own: Statistics, latents: Latents) -> Normalisation:
     return Normalisation(own.mean, own.std, latents.mean, latents.std, 0 * own.std, own.missing)
 
 
-def _provenance(data: TrainingData, run: Run) -> dict[str, Any]:
+def _provenance(data: TrainingData, run: Run[AppaTraining]) -> dict[str, Any]:
     """Return where a model comes from: the settings that differ from the defaults, too."""
     usual = asdict(AppaTraining())
     steps = ("autoencoder_steps", "denoiser_steps", "batch", "learning_rate")

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from xappa.bridge import StateSpec
 from xappa.diffusion.noise import generator
 from xappa.nn.autoencoder import AutoencoderConfig, ConvAutoencoder
-from xappa.training.config import AppaTraining, unknown_key
+from xappa.training.config import AppaTraining
 from xappa.training.data import TrainingData
 from xappa.training.loader import Batch
 from xappa.training.loop import Run, Stage
 from xappa.training.pool import Pool
+from xappa.training.settings import unknown_key
 from xappa.training.statistics import Statistics
 
 __all__ = ["autoencoder_config", "autoencoder_stage", "channel_weights"]
@@ -80,7 +81,7 @@ class _Objective(nn.Module):
         return ((out.float() - x).square() * self.weight).mean()
 
 
-def autoencoder_stage(module: ConvAutoencoder, data: TrainingData, run: Run) -> Stage:
+def autoencoder_stage(module: ConvAutoencoder, data: TrainingData, run: Run[AppaTraining]) -> Stage:
     """Return the stage that trains the autoencoder.
 
     Parameters

@@ -72,7 +72,12 @@ class _Blankets:
     """Blankets of standardised, noisy latents with their dates."""
 
     def __init__(
-        self, latents: Latents, values: np.ndarray, series: Series, parts: tuple[str, ...], run: Run
+        self,
+        latents: Latents,
+        values: np.ndarray,
+        series: Series,
+        parts: tuple[str, ...],
+        run: Run[AppaTraining],
     ) -> None:
         self.latents, self.values, self.config = latents, values, run.config
         self.starts = series.starts(run.config.blanket)
@@ -100,7 +105,7 @@ def denoiser_stage(
     latents: Latents,
     data: TrainingData,
     parts: tuple[str, ...],
-    run: Run,
+    run: Run[AppaTraining],
 ) -> Stage:
     """Return the stage that trains the denoiser.
 

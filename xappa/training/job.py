@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xappa.errors import ArgumentError, DataError
-from xappa.training.config import PRESETS, AppaTraining, unknown_key
+from xappa.training.config import AppaTraining
+from xappa.training.settings import unknown_key
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -160,7 +161,8 @@ def settings_of(config: Any) -> AppaTraining:
     raise ArgumentError(
         "config is no configuration",
         where="config=",
-        expected=f"one of {', '.join(PRESETS)}, the path of a TOML file, xappa.AppaTraining(...)",
+        expected=f"one of {', '.join(AppaTraining.presets)}, the path of a TOML file, "
+        "xappa.AppaTraining(...)",
         got=type(config).__name__,
         remedy="write for example xappa.AppaTraining(denoiser_steps=5000)",
     )

@@ -11,6 +11,7 @@ import torch
 
 from xappa.nn.autoencoder import ConvAutoencoder
 from xappa.training.checkpoint import load_arrays, save_arrays
+from xappa.training.config import AppaTraining
 from xappa.training.data import Series, TrainingData, allowed
 from xappa.training.loop import Run
 
@@ -44,7 +45,7 @@ class Latents:
         return result
 
 
-def encoded(module: ConvAutoencoder, data: TrainingData, run: Run) -> Latents:
+def encoded(module: ConvAutoencoder, data: TrainingData, run: Run[AppaTraining]) -> Latents:
     """Encode all states, block by block; processes share the blocks.
 
     Parameters
@@ -78,7 +79,7 @@ def encoded(module: ConvAutoencoder, data: TrainingData, run: Run) -> Latents:
 class _Encoder:
     """Encode the states of a series."""
 
-    def __init__(self, module: ConvAutoencoder, data: TrainingData, run: Run) -> None:
+    def __init__(self, module: ConvAutoencoder, data: TrainingData, run: Run[AppaTraining]) -> None:
         self.module, self.data, self.run = module, data, run
 
     def encode(self, series: Series, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from xappa.errors import TrainingError
 from xappa.progress import progress_bar
 from xappa.training.checkpoint import load_checkpoint, save_checkpoint
-from xappa.training.config import AppaTraining
 from xappa.training.distributed import Processes
 from xappa.training.loader import Batch, Prefetched
 from xappa.training.log import Log
 from xappa.training.optimisers import averaged, optimiser_of, rate
+from xappa.training.settings import Training
 
 __all__ = ["Run", "Stage", "fit"]
+
+Settings = TypeVar("Settings", bound=Training)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ class Stage:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Generic[Settings]):
     """What the stages of a training share.
 
     Parameters
@@ -81,7 +83,7 @@ class Run:
         Whether progress bars are shown.
     """
 
-    config: AppaTraining
+    config: Settings
     processes: Processes
     seed: int
     identity: Mapping[str, Any]
@@ -95,9 +97,7 @@ class Run:
 
     def identity_of(self, stage: str) -> dict[str, Any]:
         """Return what a training that goes on with a stage must share."""
-        settings = self.config.defining
-        if stage == "autoencoder":  # another denoiser may be trained on it
-            settings = {k: v for k, v in settings.items() if k not in _OF_DENOISER}
+        settings = self.config.defining_of(stage)
         return {"stage": stage, "seed": self.seed, **self.identity, **settings}
 
     def restored(self, stage: str) -> dict[str, Any] | None:
@@ -112,13 +112,7 @@ class Run:
         return self.processes.from_first(found if self.processes.first else None)
 
 
-_OF_DENOISER = {
-    *("channels", "blocks", "heads", "patch_size", "modes", "schedule"),
-    *("mod_features", "window", "denoiser_steps"),
-}
-
-
-def fit(stage: Stage, run: Run) -> Any:
+def fit(stage: Stage, run: Run[Any]) -> Any:
     """Train a stage, from its checkpoint if there is one.
 
     Returns
@@ -145,7 +139,7 @@ def fit(stage: Stage, run: Run) -> Any:
 class _Trainer:
     """A stage while it is trained."""
 
-    def __init__(self, stage: Stage, run: Run) -> None:
+    def __init__(self, stage: Stage, run: Run[Any]) -> None:
         self.stage, self.run, self.config = stage, run, run.config
         self.network = stage.network.train()
         self.optimiser = optimiser_of(self.network, self.config)

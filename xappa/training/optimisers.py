@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
-    from xappa.training.config import AppaTraining
+    from xappa.training.settings import Training
 
 __all__ = ["DECAYS", "OPTIMISERS", "averaged", "optimiser_of", "rate"]
 
@@ -46,13 +46,13 @@ DECAYS: Mapping[str, Callable[[float], float]] = {
 }
 
 
-def optimiser_of(module: nn.Module, config: AppaTraining) -> torch.optim.Optimizer:
+def optimiser_of(module: nn.Module, config: Training) -> torch.optim.Optimizer:
     """Return the optimiser of a network."""
     build = OPTIMISERS[config.optimiser]
     return build(module.parameters(), config.learning_rate, config.weight_decay)
 
 
-def rate(step: int, steps: int, config: AppaTraining) -> float:
+def rate(step: int, steps: int, config: Training) -> float:
     """Return the learning rate of a step, counted from 0, of so many.
 
     Examples
@@ -65,7 +65,7 @@ def rate(step: int, steps: int, config: AppaTraining) -> float:
     return config.learning_rate * min((step + 1) / warmup, DECAYS[config.decay](step / steps))
 
 
-def averaged(module: nn.Module, steps: int, config: AppaTraining) -> Any:
+def averaged(module: nn.Module, steps: int, config: Training) -> Any:
     """Return the exponential moving average of a network's weights, yet without any."""
     decay = 1 - 1 / max(10, steps // 20) if config.ema is None else config.ema
     return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
