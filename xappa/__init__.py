@@ -28,12 +28,15 @@ _LAZY = {
     "Guidance": "xappa.models.settings",
     "QualityControl": "xappa.tasks.quality",
     "AppaTraining": "xappa.training",
+    "DownscalingTraining": "xappa.training",
     "train": "xappa.training",
+    "train_downscaler": "xappa.training",
 }
 _MODULES = ("obs", "observe", "osse", "plot", "testing", "tutorial", "verify")
 
 __all__ = [
     "AppaTraining",
+    "DownscalingTraining",
     "Guidance",
     "QualityControl",
     "Sampler",
@@ -45,6 +48,7 @@ __all__ = [
     "set_options",
     "show_versions",
     "train",
+    "train_downscaler",
     *_MODULES,
 ]
 

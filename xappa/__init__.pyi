@@ -13,7 +13,9 @@ from xappa.observe import register_operator as register_operator
 from xappa.options import set_options as set_options
 from xappa.tasks.cycle import cycle as cycle
 from xappa.training import AppaTraining as AppaTraining
+from xappa.training import DownscalingTraining as DownscalingTraining
 from xappa.training import train as train
+from xappa.training import train_downscaler as train_downscaler
 from xappa.versions import show_versions as show_versions
 
 __version__: str

@@ -219,3 +219,32 @@ class AppaAccessor:
         from xappa.tasks.regrid import regrid_like
 
         return regrid_like(self._obj, model, method=method, skipna=skipna, outside=outside)
+
+    def downscale(
+        self,
+        model: Model | str | Path,
+        *,
+        members: int | None = None,
+        seed: int | None = None,
+        obs: Any = None,
+        error: Any = None,
+        sampler: Sampler | Callable[[Any], Any] | None = None,
+        guidance: Guidance | None = None,
+        chunks: Mapping[str, int] | None = None,
+        progress: bool | None = None,
+    ) -> xr.Dataset:
+        """Draw an ensemble of fine states; see `xappa.tasks.downscale.downscale`."""
+        from xappa.tasks.downscale import downscale
+
+        return downscale(
+            self._obj,
+            model,
+            members=members,
+            seed=seed,
+            obs=obs,
+            error=error,
+            sampler=sampler,
+            guidance=guidance,
+            chunks=chunks,
+            progress=progress,
+        )

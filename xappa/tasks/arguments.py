@@ -8,7 +8,7 @@ from typing import Any
 
 from xappa.diffusion.sampling import Sampler
 from xappa.errors import ArgumentError
-from xappa.models.base import Prior
+from xappa.models.base import Model, Prior
 from xappa.models.gaussian import GaussianModel
 from xappa.models.settings import METHODS, Guidance
 from xappa.observe import ObservationSpec
@@ -110,7 +110,7 @@ def gaussian_model(model: Prior) -> GaussianModel:
     raise cannot(model, "do this")
 
 
-def cannot(model: Prior, task: str) -> ArgumentError:
+def cannot(model: Model, task: str) -> ArgumentError:
     """Return the error that a model's kind does not serve a task."""
     return ArgumentError(
         f"models of kind {model.kind!r} cannot {task}",

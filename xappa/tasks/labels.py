@@ -65,7 +65,7 @@ def _writable(value: Any) -> Any:
 
 
 def warn_of_guesses(
-    ds: xr.Dataset, layout: Layout, model: Prior, specs: Sequence[ObservationSpec] = ()
+    ds: xr.Dataset, layout: Layout, model: Model, specs: Sequence[ObservationSpec] = ()
 ) -> None:
     """Say what was guessed of a Dataset and of observations.
 
@@ -73,7 +73,7 @@ def warn_of_guesses(
     it is said, too, what is not known of the model.
     """
     own = () if ds.attrs.get("xappa_model") == model.label else layout.guesses
-    doubts = model.doubts if specs else ()
+    doubts = model.doubts if specs and isinstance(model, Prior) else ()
     for guess in dict.fromkeys((*own, *(g for spec in specs for g in spec.guesses), *doubts)):
         warn(guess, GuessWarning)
 

@@ -11,7 +11,7 @@ from xappa.bridge import Layout
 from xappa.cf import convert_calendar
 from xappa.diffusion.noise import member_keys
 from xappa.errors import CoordinateError, MembersError, TimeStepError
-from xappa.models.base import Prior
+from xappa.models.base import Model, Prior
 from xappa.observe import ObservationSpec
 
 __all__ = ["Window", "member_numbers"]
@@ -86,7 +86,7 @@ class Window:
         return cls(start + step * np.arange(count), before, len(times), has_time=True)
 
 
-def in_calendar(layout: Layout, model: Prior) -> np.ndarray:
+def in_calendar(layout: Layout, model: Model) -> np.ndarray:
     """Return a Dataset's times in the model's calendar, shape (T,), seconds."""
     if layout.times is None:
         return np.zeros(1)

@@ -119,7 +119,7 @@ def train(
     ----------
     Andry et al. (2025), arXiv:2504.18720.
     """
-    settings = settings_of(config)
+    settings = settings_of(config, AppaTraining)
     place = None if folder is None else Path(folder)
     if seed is None and place is not None and resume:
         seed = kept_identity(place / "autoencoder.pt").get("seed")

@@ -25,16 +25,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xappa.errors import ArgumentError, DataError
 from xappa.training.config import AppaTraining
-from xappa.training.settings import unknown_key
+from xappa.training.settings import Training, unknown_key
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Job", "settings_of"]
+
+Settings = TypeVar("Settings", bound=Training)
 
 _TOP = ("name", "preset", "seed", "data", "training")
 _DATA = ("path", "variables", "levels", "period", "validation")
@@ -82,25 +84,12 @@ class Job:
             If it cannot be read, or says what is not known.
         """
         path = Path(path)
-        try:
-            document = tomllib.loads(path.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ArgumentError(
-                "the configuration cannot be read",
-                where=str(path),
-                expected="a TOML file",
-                got=f"{type(error).__name__}: {error}",
-                remedy="correct the path or the file",
-            ) from error
-        data, training = _table(document, "data", path), _table(document, "training", path)
-        for keys, known, what in ((document, _TOP, "the entry"), (data, _DATA, "the entry data.")):
-            for key in keys:
-                if key not in known:
-                    raise unknown_key(key, known, what, str(path))
+        document = _document(path)
+        data = _table(document, "data", path)
         source = data.get("path")
         return cls(
             name=_text(document.get("name", path.stem), "name", path),
-            config=AppaTraining.preset(str(document.get("preset", "tiny")), **training),
+            config=_settings(document, AppaTraining, path),
             seed=document.get("seed", 0),
             path=None if source is None else path.parent / _text(source, "data.path", path),
             variables=data.get("variables"),
@@ -142,8 +131,15 @@ class Job:
         )
 
 
-def settings_of(config: Any) -> AppaTraining:
+def settings_of(config: Any, kind: type[Settings]) -> Settings:
     """Return the settings that a preset's name, a file or the settings themselves give.
+
+    Parameters
+    ----------
+    config
+        One of these, or None for the defaults.
+    kind
+        What is trained.
 
     Raises
     ------
@@ -151,21 +147,46 @@ def settings_of(config: Any) -> AppaTraining:
         If it is none of these.
     """
     if config is None:
-        return AppaTraining()
-    if isinstance(config, AppaTraining):
+        return kind()
+    if isinstance(config, kind):
         return config
     if isinstance(config, Path) or (isinstance(config, str) and config.endswith(".toml")):
-        return Job.read(config).config
+        return _settings(_document(Path(config)), kind, Path(config))
     if isinstance(config, str):
-        return AppaTraining.preset(config)
+        return kind.preset(config)
+    name = f"xappa.{kind.__name__}"
     raise ArgumentError(
         "config is no configuration",
         where="config=",
-        expected=f"one of {', '.join(AppaTraining.presets)}, the path of a TOML file, "
-        "xappa.AppaTraining(...)",
+        expected=f"one of {', '.join(kind.presets)}, the path of a TOML file, {name}(...)",
         got=type(config).__name__,
-        remedy="write for example xappa.AppaTraining(denoiser_steps=5000)",
+        remedy=f"write for example {name}(batch=8)",
     )
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    """Read a TOML file; its entries are known."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ArgumentError(
+            "the configuration cannot be read",
+            where=str(path),
+            expected="a TOML file",
+            got=f"{type(error).__name__}: {error}",
+            remedy="correct the path or the file",
+        ) from error
+    data = _table(document, "data", path)
+    for keys, known, what in ((document, _TOP, "the entry"), (data, _DATA, "the entry data.")):
+        for key in keys:
+            if key not in known:
+                raise unknown_key(key, known, what, str(path))
+    return document
+
+
+def _settings(document: Mapping[str, Any], kind: type[Settings], path: Path) -> Settings:
+    training = _table(document, "training", path)
+    return kind.preset(str(document.get("preset", "tiny")), **training)
 
 
 def _table(document: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
