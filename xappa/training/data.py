@@ -18,7 +18,7 @@ import torch
 from xappa.bridge import Layout, StateSpec, pack
 from xappa.bridge.recognise import as_dataset
 from xappa.device import memory_budget
-from xappa.errors import DataError
+from xappa.errors import DataError, GridMismatchError
 from xappa.models.eof import segments
 from xappa.training.statistics import Statistics
 
@@ -181,9 +181,17 @@ def open_series(ds: xr.Dataset, spec: StateSpec, budget: int) -> Series:
     DataError
         If it has no time axis, or one without a step.
     HandshakeError, UnitsError, CoordinateError
-        If it does not fit.
+        If it does not fit, or covers a part of the grid alone.
     """
     layout = Layout.of(ds, spec, gaps=True)
+    if not layout.is_full_grid:
+        raise GridMismatchError(
+            "the Dataset covers a part of the grid, and a training needs whole states",
+            where=_WHERE,
+            expected="{} latitudes x {} longitudes".format(*spec.grid.shape),
+            got=f"{layout.rows.size} x {layout.columns.size}",
+            remedy="take states on the whole grid",
+        )
     if layout.times is None or spec.time_step is None:
         steps = np.diff(layout.times) if layout.times is not None else np.zeros(0)
         raise DataError(
@@ -204,6 +212,7 @@ def open_series(ds: xr.Dataset, spec: StateSpec, budget: int) -> Series:
         packed = packed.expand_dims("member")
     states = packed.transpose("member", "time", "channel", "latitude", "longitude").data
     fits = states.nbytes <= budget
+    spec = replace(spec, calendar=layout.calendar)  # which the times count in
     return Series(np.asarray(states) if fits else states, layout.times, spec)
 
 
