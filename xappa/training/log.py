@@ -38,14 +38,14 @@ class Log:
             self._board = SummaryWriter(folder / "tensorboard")
 
     def rewind(self, stages: Mapping[str, int]) -> None:
-        """Go back to what was written until a step of each stage; other rows are dropped."""
+        """Go back to what was written until a step of each stage; all else is dropped."""
         if self.path is None:
             return
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 read = [_row(entry) for entry in csv.DictReader(file)]
             rows = [row for row in read if row is not None]
-            self.rows = [row for row in rows if row[1] <= stages.get(row[0], 0)]
+            self.rows = [row for row in rows if row[1] <= stages.get(row[0], -1)]
         text = io.StringIO(newline="")
         csv.writer(text).writerows([FIELDS, *self.rows])
         write_whole(self.path, lambda file: _write(file, text.getvalue()))

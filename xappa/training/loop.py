@@ -81,6 +81,9 @@ class Run(Generic[Settings]):
         Where reports go.
     progress
         Whether progress bars are shown.
+    warm
+        Whether networks begin with the weights of a model: these count in the averages, and are
+        validated before the first step.
     """
 
     config: Settings
@@ -90,6 +93,7 @@ class Run(Generic[Settings]):
     folder: Path | None
     log: Log
     progress: bool | None = None
+    warm: bool = False
 
     def checkpoint(self, stage: str) -> Path | None:
         """Return where the checkpoint of a stage is."""
@@ -118,7 +122,7 @@ def fit(stage: Stage, run: Run[Any]) -> Any:
     Returns
     -------
     torch.nn.Module
-        The network with averaged weights.
+        The network with averaged weights; without steps, with those that it came with.
 
     Raises
     ------
@@ -131,6 +135,8 @@ def fit(stage: Stage, run: Run[Any]) -> Any:
     """
     trainer = _Trainer(stage, run)
     trainer.restore()
+    if run.warm and not trainer.done:
+        trainer.validate()
     if trainer.done < stage.steps:
         trainer.train()
     return trainer.average.module.eval()
@@ -143,7 +149,7 @@ class _Trainer:
         self.stage, self.run, self.config = stage, run, run.config
         self.network = stage.network.train()
         self.optimiser = optimiser_of(self.network, self.config)
-        self.average = averaged(self.network, stage.steps, self.config)
+        self.average = averaged(self.network, stage.steps, self.config, warm=run.warm)
         self.samples = run.processes.share(self.config.batch, self.config.accumulate)
         self.done = 0
         self.losses: list[Tensor] = []
@@ -189,7 +195,7 @@ class _Trainer:
                     if bar is not None:
                         rounds.set_postfix(loss=f"{values['loss']:.3g}")
                 if self._due(self.config.validate_every):
-                    self._validate()
+                    self.validate()
                 if self._due(self.config.checkpoint_every):
                     self.save()
 
@@ -252,7 +258,8 @@ class _Trainer:
         return values
 
     @torch.no_grad()
-    def _validate(self) -> None:
+    def validate(self) -> None:
+        """Report what the averaged weights are worth, in the first process."""
         if self.run.processes.first:
             values = self.stage.validate(self.average.module.eval())
             self.run.log.write(self.stage.name, self.done, values)

@@ -65,7 +65,13 @@ def rate(step: int, steps: int, config: Training) -> float:
     return config.learning_rate * min((step + 1) / warmup, DECAYS[config.decay](step / steps))
 
 
-def averaged(module: nn.Module, steps: int, config: Training) -> Any:
-    """Return the exponential moving average of a network's weights, yet without any."""
+def averaged(module: nn.Module, steps: int, config: Training, *, warm: bool = False) -> Any:
+    """Return the exponential moving average of a network's weights.
+
+    It begins with those after the first step; or with those that the network has now, if these
+    are worth something: if it has a ``warm`` start.
+    """
     decay = 1 - 1 / max(10, steps // 20) if config.ema is None else config.ema
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    average.n_averaged += int(warm)
+    return average
