@@ -11,7 +11,7 @@ from xappa.bridge import StateSpec
 from xappa.cf import phase
 from xappa.errors import DataError
 
-__all__ = ["Normalisation", "date_features", "without_gaps"]
+__all__ = ["Normalisation", "date_features", "permitted_gaps", "without_gaps"]
 
 _OF_THE_SEA = "sea_surface_temperature"
 
@@ -94,11 +94,21 @@ class Normalisation:
         )
 
 
-def without_gaps(states: np.ndarray, normalisation: Normalisation, spec: StateSpec) -> np.ndarray:
-    """Return states whose permitted gaps hold the mean, as in training.
+def permitted_gaps(normalisation: Normalisation, spec: StateSpec) -> np.ndarray:
+    """Return where values may be missing, shape (C, H, W) or (C, 1, 1).
 
-    Gaps are permitted where the model knows that nothing is ever present; as long as it knows
-    nothing of that, in the temperature of the sea, as for the published models.
+    That is where the model knows that nothing is ever present; as long as it knows nothing of
+    that, in the temperature of the sea, as for the published models.
+    """
+    if normalisation.missing is not None:
+        known: np.ndarray = normalisation.missing.astype(bool)
+        return known
+    of_sea = [variable.standard_name == _OF_THE_SEA for variable, _ in spec.channels]
+    return np.array(of_sea)[:, None, None]
+
+
+def without_gaps(states: np.ndarray, normalisation: Normalisation, spec: StateSpec) -> np.ndarray:
+    """Return states whose permitted gaps hold the mean, as in training; see `permitted_gaps`.
 
     Parameters
     ----------
@@ -118,12 +128,7 @@ def without_gaps(states: np.ndarray, normalisation: Normalisation, spec: StateSp
         If other values are missing.
     """
     gaps = ~np.isfinite(states)
-    if normalisation.missing is not None:
-        permitted = normalisation.missing.astype(bool)
-    else:
-        of_sea = [variable.standard_name == _OF_THE_SEA for variable, _ in spec.channels]
-        permitted = np.array(of_sea)[:, None, None]
-    if (unknown := gaps & ~permitted).any():
+    if (unknown := gaps & ~permitted_gaps(normalisation, spec)).any():
         raise DataError(
             "values are missing, and an autoencoder needs whole states",
             where="encode",
