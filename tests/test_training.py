@@ -114,7 +114,7 @@ def test_data_that_no_prior_can_be_trained_on(weather, change, error, match) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        {"autoencoder_steps": 0},
+        {"autoencoder_steps": -1},
         {"denoiser_steps": 2.5},
         {"batch": True},
         {"blanket": 1},

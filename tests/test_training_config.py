@@ -38,7 +38,7 @@ def test_presets_grow() -> None:
     assert counts == sorted(counts)
     assert counts[0] < 4e6 < counts[1] < 3e7 < counts[2] < 3e8
     assert list(AppaTraining.presets) == ["tiny", "small", "base", "appa"]
-    assert settings_of("tiny") == AppaTraining() == settings_of(None)
+    assert settings_of("tiny", AppaTraining) == AppaTraining() == settings_of(None, AppaTraining)
 
 
 def test_a_preset_trains_by_its_name() -> None:
@@ -124,7 +124,8 @@ def test_a_file_says_it_all(tmp_path) -> None:
     assert job.config == TINY
     assert (job.name, job.seed, job.variables) == ("uk", 4, ["t2m"])
     assert job.path == tmp_path / "weather.zarr"
-    assert settings_of(str(tmp_path / "uk.toml")) == settings_of(tmp_path / "uk.toml") == TINY
+    path = tmp_path / "uk.toml"
+    assert settings_of(str(path), AppaTraining) == settings_of(path, AppaTraining) == TINY
 
 
 @pytest.mark.parametrize("kind", ["zarr", "nc"])

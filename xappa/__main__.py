@@ -153,7 +153,7 @@ def _train(parsed: argparse.Namespace) -> None:
     ds, validation = job.open()
     model = train(
         ds,
-        job.config,
+        parsed.config,
         variables=job.variables,
         seed=job.seed,
         name=job.name,

@@ -111,7 +111,7 @@ class AppaTraining(Training):
     schedule
         Noise schedule, its least and its largest level.
     autoencoder_steps, denoiser_steps
-        Gradient steps of each stage.
+        Gradient steps of each stage; 0 keeps what a training starts from, see `xappa.train`.
     saturation
         How latents are bounded: a key of `xappa.nn.autoencoder.SATURATIONS`.
     mod_features
@@ -167,10 +167,11 @@ class AppaTraining(Training):
     pool: tuple[int, int] | None = None
 
     presets = _PRESETS
+    can_start = True
     expected = (
-        "whole numbers of 1 or more (blanket: 2; modes: 0), tuples of them, latent_noise from 0 to "
-        "10; climatology 'point' or 'channel'; level_weights 'equal' or 'pressure'; saturation one "
-        f"of {', '.join(SATURATIONS)}"
+        "whole numbers of 1 or more (blanket: 2; modes, steps: 0), tuples of them, latent_noise "
+        "from 0 to 10; climatology 'point' or 'channel'; level_weights 'equal' or 'pressure'; "
+        f"saturation one of {', '.join(SATURATIONS)}"
     )
 
     def defining_of(self, stage: str) -> dict[str, Any]:
@@ -181,14 +182,15 @@ class AppaTraining(Training):
 
     def _checks(self) -> dict[str, bool]:
         schedule, weights = self.schedule, self.variable_weights
-        steps = ("autoencoder_steps", "denoiser_steps")
         good = {
             name: whole(getattr(self, name))
-            for name in ("lat_channels", "channels", "blocks", "heads", *steps)
+            for name in ("lat_channels", "channels", "blocks", "heads")
         }
         return good | {
             "blanket": whole(self.blanket, 2),
             "modes": whole(self.modes, 0),
+            "autoencoder_steps": whole(self.autoencoder_steps, 0),
+            "denoiser_steps": whole(self.denoiser_steps, 0),
             "hid_channels": wholes(self.hid_channels),
             "hid_blocks": wholes(self.hid_blocks),
             "patch_size": wholes(self.patch_size, 3),

@@ -16,14 +16,16 @@
     [training]
     denoiser_steps = 3000
 
-Only ``data.path`` is needed. Paths are relative to the file.
+Only ``data.path`` is needed. Paths are relative to the file. An entry ``start = "speedy-t31"``,
+above the tables, names a model to go on from, in the catalogue or by the path of its bundle;
+variables, levels and sizes are then the model's.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,11 +36,11 @@ from xappa.training.settings import Training, unknown_key
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Job", "settings_of"]
+__all__ = ["Job", "said_in", "settings_of", "start_in"]
 
 Settings = TypeVar("Settings", bound=Training)
 
-_TOP = ("name", "preset", "seed", "data", "training")
+_TOP = ("name", "preset", "seed", "start", "data", "training")
 _DATA = ("path", "variables", "levels", "period", "validation")
 
 
@@ -150,7 +152,7 @@ def settings_of(config: Any, kind: type[Settings]) -> Settings:
         return kind()
     if isinstance(config, kind):
         return config
-    if isinstance(config, Path) or (isinstance(config, str) and config.endswith(".toml")):
+    if _is_file(config):
         return _settings(_document(Path(config)), kind, Path(config))
     if isinstance(config, str):
         return kind.preset(config)
@@ -162,6 +164,40 @@ def settings_of(config: Any, kind: type[Settings]) -> Settings:
         got=type(config).__name__,
         remedy=f"write for example {name}(batch=8)",
     )
+
+
+def said_in(config: Any) -> frozenset[str]:
+    """Return the names of the settings that somebody chose, rather than a preset or a default.
+
+    These are the entries of a file's table ``[training]``, or what differs from the defaults in
+    settings themselves.
+    """
+    if _is_file(config):
+        return frozenset(_table(_document(Path(config)), "training", Path(config)))
+    if not isinstance(config, Training):
+        return frozenset()
+    usual, names = type(config)(), [entry.name for entry in fields(config)]
+    return frozenset(name for name in names if getattr(config, name) != getattr(usual, name))
+
+
+def start_in(config: Any) -> str | Path | None:
+    """Return the model that a file starts from, if any: by its name in the catalogue, or a path.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no text.
+    """
+    from xappa.models.catalogue import catalogue
+
+    if not _is_file(config) or "start" not in (document := _document(Path(config))):
+        return None
+    start = _text(document["start"], "start", Path(config))
+    return start if start in catalogue() else Path(config).parent / start
+
+
+def _is_file(config: Any) -> bool:
+    return isinstance(config, Path) or (isinstance(config, str) and config.endswith(".toml"))
 
 
 def _document(path: Path) -> Mapping[str, Any]:
@@ -186,6 +222,14 @@ def _document(path: Path) -> Mapping[str, Any]:
 
 def _settings(document: Mapping[str, Any], kind: type[Settings], path: Path) -> Settings:
     training = _table(document, "training", path)
+    if "start" in document and not kind.can_start:
+        raise ArgumentError(
+            f"a training with {kind.__name__} starts from no model",
+            where=str(path),
+            expected="no entry start",
+            got=repr(document["start"]),
+            remedy="leave it out",
+        )
     return kind.preset(str(document.get("preset", "tiny")), **training)
 
 

@@ -96,6 +96,8 @@ class Training:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     #: What the settings of a kind of training have to be, in words.
     expected: ClassVar[str]
+    #: Whether a training may start from a model.
+    can_start: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_settings(
