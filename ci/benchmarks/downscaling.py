@@ -146,7 +146,7 @@ def told(model: CorrDiffModel, pair: Pair) -> np.ndarray:
     parts = []
     for rows in test.blocks(32):
         given = model.conditions(np.asarray(test.coarse[rows]), test.seconds[rows])
-        parts.append(model.fields(torch.zeros_like(given.departed), given).numpy())
+        parts.append(model.scaling.unscaled(given.mean, given.departed).numpy())
     return np.concatenate(parts)
 
 

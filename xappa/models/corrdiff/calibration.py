@@ -1,11 +1,12 @@
 r"""Scaling residuals until ensembles are as wide as their errors.
 
 For each channel, with the spread s of an ensemble of N members, its fair factor and the error e of
-its mean over states that were not trained on, residuals are multiplied by
+its mean over states that were not trained on, departures of residuals from what the diffusion model
+expects (`xappa.models.corrdiff.expected`) are multiplied by
 
-.. math:: f = \frac{e}{\sqrt{(N + 1) / N} \; s} .
+.. math:: f = \frac{e}{\sqrt{(N + 1) / N} \; s} ,
 
-As the mean of residuals is next to nothing, their scale is that of the spread alone.
+which leaves the mean where it is. (Scaling residuals as a whole would scale their mean, too.)
 """
 
 from __future__ import annotations

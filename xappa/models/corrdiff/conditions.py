@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,12 +48,16 @@ class Conditions:
         What is known of the whole, shape (N, F).
     mean
         The regression's standardised fields, shape (N, c, H, W); None before it has run.
+    centre
+        The residuals that the diffusion model expects, shape (N, c, H, W); None where they are not
+        asked for.
     """
 
     departed: Tensor
     known: Tensor
     labels: Tensor
     mean: Tensor | None = None
+    centre: Tensor | None = None
 
     @property
     def condition(self) -> Tensor:
@@ -61,25 +66,26 @@ class Conditions:
 
     def on(self, device: torch.device) -> Conditions:
         """Return those on a device."""
-        mean = None if self.mean is None else self.mean.to(device)
-        departed, known, labels = (p.to(device) for p in (self.departed, self.known, self.labels))
-        return Conditions(departed, known, labels, mean)
+        return self._each(lambda part: part.to(device))
 
     @classmethod
     def joined(cls, parts: Sequence[Conditions]) -> Conditions:
-        """Return those of several sets of fields, whose regressions have run, one after another."""
-        means = [part.mean for part in parts if part.mean is not None]
-        return cls(
-            torch.cat([part.departed for part in parts]),
-            torch.cat([part.known for part in parts]),
-            torch.cat([part.labels for part in parts]),
-            torch.cat(means),
-        )
+        """Return those of several sets of fields, of which the same is known, one after another."""
+        found: dict[str, Any] = {}
+        for name in ("departed", "known", "labels", "mean", "centre"):
+            own = [getattr(part, name) for part in parts]
+            found[name] = None if own[0] is None else torch.cat(own)
+        return cls(**found)
 
     def rows(self, which: Tensor) -> Conditions:
         """Return those of some fields, by number, also repeatedly."""
-        mean = None if self.mean is None else self.mean[which]
-        return Conditions(self.departed[which], self.known[which], self.labels[which], mean)
+        return self._each(lambda part: part[which])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditions:
+        mean, centre = (None if p is None else change(p) for p in (self.mean, self.centre))
+        return Conditions(
+            change(self.departed), change(self.known), change(self.labels), mean, centre
+        )
 
 
 def labels_of(

@@ -35,6 +35,7 @@ from xappa.diffusion.sampling import draw_fields
 from xappa.errors import GridMismatchError
 from xappa.models.base import Model
 from xappa.models.corrdiff.conditions import Conditions, Cutting, labels_of
+from xappa.models.corrdiff.expected import expected_residual
 from xappa.models.corrdiff.scaling import SIGMA_DATA, Scaling
 from xappa.models.corrdiff.target import Target
 from xappa.nn.unet import UNet, UNetConfig
@@ -199,8 +200,10 @@ class CorrDiffModel(Model):
         """
         with torch.no_grad():
             given = self.given(coarse, seconds, lead)
-            mean = self.told(given, self.regression)
-        return replace(given, mean=mean)
+            given = replace(given, mean=self.told(given, self.regression))
+            if np.all(self.scaling.spread == 1):
+                return given
+            return replace(given, centre=expected_residual(self.prior(given), given))
 
     def given(
         self, coarse: np.ndarray, seconds: np.ndarray, lead: np.ndarray | None = None
@@ -315,6 +318,8 @@ class CorrDiffModel(Model):
         """Return fine fields in their units of residuals (N, c, H, W), differentiably."""
         if conditions.mean is None:
             raise ValueError("the regression has not run")
+        if conditions.centre is not None:
+            residual = self.scaling.widened(residual, conditions.centre)
         standardised = conditions.mean + self.scaling.residual_scale(residual) * residual
         return self.scaling.unscaled(standardised, conditions.departed)
 

@@ -54,7 +54,8 @@ class Scaling:
     residual_std
         Standard deviation of what the regression leaves of standardised fields, shape (c,).
     spread
-        What calibration multiplies drawn residuals by, shape (c,); 1 before.
+        What calibration multiplies departures of residuals from their expected values by, shape
+        (c,); 1 before.
     statics_mean, statics_std
         Of each static field, shape (S,).
     transforms
@@ -134,7 +135,11 @@ class Scaling:
 
     def residual_scale(self, like: Tensor) -> Tensor:
         """Return what diffusion's numbers are multiplied by to be residuals, (c, 1, 1)."""
-        return _of(self.residual_std * self.spread, like) / SIGMA_DATA
+        return _of(self.residual_std, like) / SIGMA_DATA
+
+    def widened(self, residual: Tensor, centre: Tensor) -> Tensor:
+        """Return residuals (B, c, H, W) whose departures from their mean calibration scaled."""
+        return centre + _of(self.spread, residual) * (residual - centre)
 
 
 def _of(values: np.ndarray, like: Tensor) -> Tensor:
