@@ -46,8 +46,8 @@ class Setting:
         Path of the EOF-Gaussian.
     stride
         Of the times that the method ``xappa-filter`` analyses, to spare time.
-    cycle_step
-        From one analysis of the method ``xappa-cycle`` to the next.
+    cycling
+        Of the method ``xappa-cycle``: from one analysis to the next, and inflation.
     fitted
         How the EOF-Gaussian is fitted.
     settings
@@ -64,7 +64,7 @@ class Setting:
     bundle: str | None = None
     name: str = "xappa"
     stride: int = 1
-    cycle_step: str = "6h"
+    cycling: tuple[str, float] = ("6h", 1.0)
     fitted: Fitted = field(default_factory=Fitted)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -201,16 +201,18 @@ def xappa_smoother(setting: Setting, length: str = "10D", halo: str = "1D") -> N
 def xappa_cycle(setting: Setting) -> None:
     """Cycle: each analysis is the last state of a cycle, as a filter's is."""
     model, experiment = open_bundle(setting), setting.experiment
-    store = Store(setting.path(f"{setting.name}-cycle"))
+    store, (step, inflation) = Store(setting.path(f"{setting.name}-cycle")), setting.cycling
+    own = {"inflation": inflation} if model.has_networks else {}
     analyses = xappa.cycle(
         model,
         list(setting.obs),
         start=experiment.times[0],
         stop=experiment.scored[-1],
-        step=setting.cycle_step,
+        step=step,
         members=experiment.members,
         seed=experiment.seed,
         progress=False,
+        **own,
         **setting.settings,
     )
     for analysis in analyses:

@@ -152,6 +152,7 @@ def main() -> None:
     )
     parser.add_argument("--stride", type=int, default=1, help="of the times of xappa-filter")
     parser.add_argument("--cycle-step", default="6h", help="of the method xappa-cycle")
+    parser.add_argument("--inflation", type=float, default=1.0, help="of the method xappa-cycle")
     parser.add_argument("--modes", type=int, default=600, help="of the EOF-Gaussian")
     parser.add_argument("--localisation", help="of the EOF-Gaussian, such as '3000 km'")
     parser.add_argument("--days", type=int, default=30, help="scored days")
@@ -185,7 +186,7 @@ def main() -> None:
             parsed.model,
             parsed.name,
             parsed.stride,
-            parsed.cycle_step,
+            (parsed.cycle_step, parsed.inflation),
             Fitted(modes=parsed.modes, localisation=parsed.localisation),
             draws,
         )
