@@ -1,12 +1,13 @@
 r"""Scaling residuals until ensembles are as wide as their errors.
 
-For each channel, with the spread s of an ensemble of N members, its fair factor and the error e of
-its mean over states that were not trained on, departures of residuals from what the diffusion model
-expects (`xappa.models.corrdiff.expected`) are multiplied by
+For each channel, with the variance v of an ensemble of N members and the mean square error
+:math:`e^2` of its mean over states that were not trained on, departures of residuals from what the
+diffusion model expects (`xappa.models.corrdiff.expected`) are multiplied by f with
 
-.. math:: f = \frac{e}{\sqrt{(N + 1) / N} \; s} ,
+.. math:: f^2 = \frac{e^2 - v / N}{v} ,
 
-which leaves the mean where it is. (Scaling residuals as a whole would scale their mean, too.)
+as the mean of N members has an error of v / N of its own. That leaves the mean where it is.
+(Scaling residuals as a whole would scale their mean, too.)
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def calibrated_on(
     # every other one tells the factor, the rest whether it is right
     first, second = pairs.cut(some[::2]), pairs.cut(some[1::2] if count > 1 else some)
     spread, error = spread_and_error(model, first, members, seed)
-    factor = np.clip(error / np.maximum(spread, 1e-12), _LEAST, _MOST)
+    variance = spread**2 * members / (members + 1)
+    square = (error**2 - variance / members) / np.maximum(variance, 1e-24)
+    factor = np.sqrt(np.clip(square, _LEAST**2, _MOST**2))
     scaled = model.replaced(scaling=replace(model.scaling, spread=model.scaling.spread * factor))
     after, left = spread_and_error(scaled, second, members, seed)
     labels = model.target.spec.channel_labels
