@@ -500,11 +500,12 @@ def everywhere(model, times: int) -> xr.DataArray:
 
 @pytest.mark.parametrize("stride", [1, 2, 5])
 def test_cycles_remember_what_lies_before_a_blanket(model, stride) -> None:
-    times, members = 11, 200
+    times, members = 11, 60
     obs = everywhere(model, times)
     period = {"start": "2021-03-01", "stop": f"2021-03-01T{times - 1:02d}", "step": f"{stride}h"}
-    settings = {"members": members, "seed": 0, "progress": False}
-    guidance = xappa.Guidance(iterations=12, rtol=1e-4)
+    sampler = xappa.Sampler("multistep", 16, {"order": 3})
+    settings = {"members": members, "seed": 0, "progress": False, "sampler": sampler}
+    guidance = xappa.Guidance(iterations=6, rtol=1e-3)
     analyses = list(xappa.cycle(model, obs, guidance=guidance, **period, **settings))
     assert [a.sizes["time"] for a in analyses] == [1, *[stride] * (10 // stride)]
     last = analyses[-1].t2m.isel(time=-1)
@@ -514,13 +515,11 @@ def test_cycles_remember_what_lies_before_a_blanket(model, stride) -> None:
     )
     mean, std = mean[-SIZE:], np.sqrt(np.diag(covariance))[-SIZE:]
     flat = last.values.reshape(members, -1)
-    # Beside the error of 200 members (0.07), what is carried is an ensemble's own, and diagonal.
-    assert np.sqrt((((flat.mean(0) - mean) / std) ** 2).mean()) < 0.2
-    np.testing.assert_allclose(flat.std(0, ddof=1) / std, 1, atol=0.2)
+    # Beside the error of 60 members (0.13), what is carried is an ensemble's own, and diagonal.
+    assert np.sqrt((((flat.mean(0) - mean) / std) ** 2).mean()) < 0.25
+    assert abs((flat.std(0, ddof=1) / std).mean() - 1) < 0.15
     alone = whole.isel(time=slice(-2, None))
-    forgetful = alone.appa.assimilate(
-        obs.isel(time=[-1]), model, guidance=guidance, members=members, seed=0, progress=False
-    )
+    forgetful = alone.appa.assimilate(obs.isel(time=[-1]), model, guidance=guidance, **settings)
     apart = (forgetful.t2m.isel(time=-1).mean("member").values.ravel() - mean) / std
     assert np.sqrt((apart**2).mean()) > 0.3  # what there is to remember
 

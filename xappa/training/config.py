@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xappa.nn.autoencoder import SATURATIONS
-from xappa.training.settings import Training, between, whole, wholes
+from xappa.training.settings import TrainingSettings, between, whole, wholes
 
 __all__ = ["AppaTraining"]
 
@@ -87,7 +87,7 @@ _OF_DENOISER = {
 
 
 @dataclass(frozen=True)
-class AppaTraining(Training):
+class AppaTraining(TrainingSettings):
     """Sizes of a latent diffusion prior, and how it is trained.
 
     Parameters
@@ -135,7 +135,7 @@ class AppaTraining(Training):
         and states in each, so that a store on disk is read stretch by stretch; None draws from all
         states at any time. Of no use where the data fit into memory.
     **others
-        See `xappa.training.settings.Training`.
+        See `xappa.training.settings.TrainingSettings`.
 
     Raises
     ------

@@ -276,7 +276,9 @@ def _trained(data: _Data, run: Run[DownscalingTraining], name: str) -> CorrDiffM
 def _prototype(data: _Data, run: Run[DownscalingTraining]) -> CorrDiffModel:
     """Return the model before it is trained: it knows sizes and statistics."""
     config, spec, target = run.config, data.spec, data.target
-    transforms = tuple(config.transforms.get(v.name, default_transform(v)) for v in target.channels)
+    transforms = tuple(
+        config.transforms.get(v.name, default_transform(v)) for v in target.channel_variables
+    )
     fields = [f.values for f in data.statics.data_vars.values()]
     static = np.stack(fields) if fields else np.zeros((0, 1, 1))
     mean, std = coarse_moments(data.train, spec)

@@ -33,7 +33,7 @@ _WHERE = "xappa.train"
 
 
 def allowed(memory: float | None, processes: int = 1) -> int:
-    """Return how many bytes of data one of so many processes may hold; see `Training`."""
+    """Return how many bytes of data one of so many processes may hold; see `TrainingSettings`."""
     budget = memory_budget(torch.device("cpu")) if memory is None else int(memory * 2**30)
     return budget // processes
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from xappa.models.corrdiff.scaling import TRANSFORMS
 from xappa.nn.unet import POSITIONS
-from xappa.training.settings import Training, between, whole, wholes
+from xappa.training.settings import TrainingSettings, between, whole, wholes
 
 __all__ = ["DownscalingTraining"]
 
@@ -51,7 +51,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class DownscalingTraining(Training):
+class DownscalingTraining(TrainingSettings):
     """Sizes of a downscaling model, and how it is trained.
 
     Parameters
@@ -78,7 +78,7 @@ class DownscalingTraining(Training):
     calibrate
         Members that calibration draws on the data that were set aside; 0 for none.
     **others
-        See `xappa.training.settings.Training`.
+        See `xappa.training.settings.TrainingSettings`.
 
     Raises
     ------

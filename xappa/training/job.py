@@ -31,14 +31,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from xappa.errors import ArgumentError, DataError
 from xappa.training.config import AppaTraining
-from xappa.training.settings import Training, unknown_key
+from xappa.training.settings import TrainingSettings, unknown_key
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["Job", "said_in", "settings_of", "start_in"]
 
-Settings = TypeVar("Settings", bound=Training)
+Settings = TypeVar("Settings", bound=TrainingSettings)
 
 _TOP = ("name", "preset", "seed", "start", "data", "training")
 _DATA = ("path", "variables", "levels", "period", "validation")
@@ -174,7 +174,7 @@ def said_in(config: Any) -> frozenset[str]:
     """
     if _is_file(config):
         return frozenset(_table(_document(Path(config)), "training", Path(config)))
-    if not isinstance(config, Training):
+    if not isinstance(config, TrainingSettings):
         return frozenset()
     usual, names = type(config)(), [entry.name for entry in fields(config)]
     return frozenset(name for name in names if getattr(config, name) != getattr(usual, name))

@@ -25,11 +25,11 @@ from xappa.training.distributed import Processes
 from xappa.training.loader import Batch, Prefetched
 from xappa.training.log import Log
 from xappa.training.optimisers import averaged, optimiser_of, rate
-from xappa.training.settings import Training
+from xappa.training.settings import TrainingSettings
 
 __all__ = ["Run", "Stage", "fit"]
 
-Settings = TypeVar("Settings", bound=Training)
+Settings = TypeVar("Settings", bound=TrainingSettings)
 
 
 @dataclass(frozen=True, eq=False)

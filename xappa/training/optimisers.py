@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
-    from xappa.training.settings import Training
+    from xappa.training.settings import TrainingSettings
 
 __all__ = ["DECAYS", "OPTIMISERS", "averaged", "optimiser_of", "rate"]
 
@@ -46,13 +46,13 @@ DECAYS: Mapping[str, Callable[[float], float]] = {
 }
 
 
-def optimiser_of(module: nn.Module, config: Training) -> torch.optim.Optimizer:
+def optimiser_of(module: nn.Module, config: TrainingSettings) -> torch.optim.Optimizer:
     """Return the optimiser of a network."""
     build = OPTIMISERS[config.optimiser]
     return build(module.parameters(), config.learning_rate, config.weight_decay)
 
 
-def rate(step: int, steps: int, config: Training) -> float:
+def rate(step: int, steps: int, config: TrainingSettings) -> float:
     """Return the learning rate of a step, counted from 0, of so many.
 
     Examples
@@ -65,7 +65,7 @@ def rate(step: int, steps: int, config: Training) -> float:
     return config.learning_rate * min((step + 1) / warmup, DECAYS[config.decay](step / steps))
 
 
-def averaged(module: nn.Module, steps: int, config: Training, *, warm: bool = False) -> Any:
+def averaged(module: nn.Module, steps: int, config: TrainingSettings, *, warm: bool = False) -> Any:
     """Return the exponential moving average of a network's weights.
 
     It begins with those after the first step; or with those that the network has now, if these

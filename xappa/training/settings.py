@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 from xappa.errors import ArgumentError, check_settings
 from xappa.training.optimisers import DECAYS, OPTIMISERS
 
-__all__ = ["Training", "between", "unknown_key", "whole", "wholes"]
+__all__ = ["TrainingSettings", "between", "unknown_key", "whole", "wholes"]
 
 #: Settings that change neither the batches nor what is made of them.
 _FREE = {
@@ -24,7 +24,7 @@ _FREE = {
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSettings:
     """How a training runs, whatever it trains.
 
     Parameters
@@ -195,7 +195,7 @@ def wholes(value: Any, count: int | None = None, least: int = 0) -> bool:
     return good and all(whole(entry, least) for entry in value)
 
 
-def _common(own: Training) -> dict[str, bool]:
+def _common(own: TrainingSettings) -> dict[str, bool]:
     """Whether each of the settings is good that all trainings have."""
     good = {
         name: whole(getattr(own, name))

@@ -92,7 +92,7 @@ class Target:
         return str(both[0]), str(both[1])
 
     @property
-    def channels(self) -> tuple[VariableSpec, ...]:
+    def channel_variables(self) -> tuple[VariableSpec, ...]:
         """The variable of each channel."""
         return tuple(variable for variable, _ in self.spec.channels)
 
