@@ -62,9 +62,16 @@ def model(pair):
 
 def test_fine_states_with_labels(pair, model) -> None:
     coarse, fine = pair
-    ens = coarse.isel(time=slice(3)).appa.downscale(model, members=3, **DRAW)
+    some = coarse.isel(time=slice(3)).assign_coords(
+        number=((), 0, {"standard_name": "realization"}), surface=((), 0.0, {"units": "1"})
+    )
+    before = some.copy(deep=True)
+    ens = some.appa.downscale(model, members=3, **DRAW)
+    xr.testing.assert_identical(some, before)
+    assert "number" not in ens.coords  # it would contradict the members
+    assert "surface" in ens.coords
     assert ens.t2m.dims == ens.pr.dims == ("member", "time", "latitude", "longitude")
-    xr.testing.assert_equal(ens.latitude, fine.latitude)
+    np.testing.assert_array_equal(ens.latitude, fine.latitude)
     assert float(ens.pr.min()) >= 0
     assert float(ens.t2m.std("member").min()) > 0
     assert ens.attrs["xappa_model"] == model.label

@@ -322,8 +322,9 @@ def _labelled(model: CorrDiffModel, layout: Layout, states: Any) -> xr.Dataset:
         if set(coord.dims) <= {roles.time} and name not in model.target.coords.coords
     }
     kept = {n: c for n, c in kept.items() if c.attrs.get("standard_name") not in _OF_PLACES}
+    kept = {n: c.variable for n, c in kept.items()}  # an array would bring its own coordinates
     if layout.member_size == states.shape[0] and roles.member in own.coords:
-        kept[member] = own[member]
+        kept[member] = own[member].variable
     else:
         kept[member] = member_coordinate(member, states.shape[0], None)
     dtype = np.result_type(np.float32, *(np.dtype(field.dtype) for field in layout.fields))

@@ -38,7 +38,7 @@ from xappa.models.corrdiff.conditions import Conditions, Cutting, labels_of
 from xappa.models.corrdiff.expected import expected_residual
 from xappa.models.corrdiff.scaling import SIGMA_DATA, Scaling
 from xappa.models.corrdiff.target import Target
-from xappa.nn.unet import UNet, UNetConfig
+from xappa.nn.unet import UNet
 from xappa.regrid import Regridder
 
 if TYPE_CHECKING:
@@ -391,30 +391,8 @@ class CorrDiffModel(Model):
         **labels: Any,
     ) -> CorrDiffModel:
         """Build the model from what a bundle holds."""
-        statistics = statistics.drop_encoding()
-        target = Target.rebuild(arguments["target"], statistics.coords.to_dataset())
-        cutting = arguments["cutting"]
-        if cutting is not None:
-            cutting = Cutting(**{**cutting, "size": tuple(cutting["size"])})
-        transforms = tuple(arguments["transforms"])
-        return cls(
-            spec,
-            target,
-            statistics,
-            _loaded(arguments["regression"], weights, "regression"),
-            _loaded(arguments["network"], weights, "diffusion"),
-            Scaling.from_arrays(weights, transforms, tuple(arguments["baseline"])),
-            label_parts=arguments["label_parts"],
-            cutting=cutting,
-            sampling=arguments["sampling"],
-            **labels,
-        )
+        from xappa.models.corrdiff.rebuild import parts_of
 
-
-def _loaded(config: Mapping[str, Any], weights: Mapping[str, np.ndarray], part: str) -> UNet:
-    """Return a network with the weights of a bundle."""
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    network = UNet(UNetConfig(**sizes))
-    own = {k: torch.tensor(v) for k, v in weights.items() if k.startswith(f"{part}.")}
-    network.load_state_dict({k.removeprefix(f"{part}."): v for k, v in own.items()})
-    return network
+        parts, kept = parts_of(arguments, weights, statistics)
+        target, statics, regression, network, scaling = parts
+        return cls(spec, target, statics, regression, network, scaling, **{**kept, **labels})

@@ -166,7 +166,8 @@ class Target:
             if variable not in levels:
                 part = part[(slice(None),) * len(dims) + (0,)]
             out[variable.name] = xr.Variable(own, part.astype(dtype), variable_attrs(variable))
-        ds = xr.Dataset(out, {**dict(levels.values()), **self.coords.coords, **coords})
+        places = {name: coord.variable for name, coord in self.coords.coords.items()}
+        ds = xr.Dataset(out, {**dict(levels.values()), **places, **coords})
         heights = {variable.height for variable in self.spec.variables}
         if len(heights) == 1 and (height := heights.pop()) is not None:
             attrs = {"standard_name": "height", "units": "m", "positive": "up"}
