@@ -23,7 +23,7 @@ _FREE = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """How a training runs, whatever it trains.
 
